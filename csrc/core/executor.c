@@ -1,0 +1,477 @@
+/* executor.c - the loop.
+ *
+ *        ┌──────────────────────────────────────────────┐
+ *        ▼                                              │
+ *   something ready? ──yes──► a pass: run what is ready ─┤   every 61 runs, or about 1 ms:
+ *        │ no                                           │   look at descriptors, timers, inject
+ *        ▼                                              │
+ *   park until the next deadline, a descriptor, a wake ─┘
+ *
+ * Time is read sparingly. A poll may take 20 ns and the clock takes as long, so the "about 1 ms" is
+ * watched with pac_ticks, and that only every few runs; after a stretch that was long for its number of
+ * runs, every run.
+ */
+#include "executor.h"
+
+#include "budget.h"
+
+#include <string.h>
+
+enum {
+    TICKS_OF_WORK = 1000000, /* at most a millisecond on any counter of 1 GHz and more */
+    STRIDE = 4,              /* runs between two readings of the counter, while they are short */
+};
+
+/* ---- making and freeing -------------------------------------------------------------------------- */
+
+static void
+executor_unpark(struct pac_scheduler *s)
+{
+    pac_reactor_unpark(&((struct pac_executor *)s)->reactor);
+}
+
+static void
+executor_memory_free(struct pac_scheduler *s)
+{
+    pac_free(s);
+}
+
+struct pac_executor *
+pac_executor_new(const struct pac_park_hooks *hooks, enum pac_status *status)
+{
+    struct pac_executor *ex = pac_alloc(sizeof *ex);
+    if (ex == NULL) {
+        *status = PAC_NO_MEMORY;
+        return NULL;
+    }
+    memset(ex, 0, sizeof *ex);
+    *status = pac_reactor_init(&ex->reactor);
+    if (*status != PAC_OK) {
+        pac_free(ex);
+        return NULL;
+    }
+    pac_scheduler_init(&ex->scheduler, executor_unpark, executor_memory_free);
+    if (hooks != NULL) {
+        ex->hooks = *hooks;
+    }
+    ex->now_ns = pac_clock_ns();
+    pac_wheel_init(&ex->wheel, ex->now_ns);
+    pac_list_init(&ex->owned);
+    ex->ticks_stride = STRIDE;
+    return ex;
+}
+
+static void
+discard_all(struct pac_run_queue *queue)
+{
+    struct pac_runnable *r;
+    while ((r = pac_run_queue_pop(queue)) != NULL) {
+        r->vtable->discard(r);
+    }
+}
+
+static void
+shut_down_tasks(struct pac_executor *ex)
+{
+    struct pac_list_node *node;
+    while ((node = pac_list_first(&ex->owned)) != NULL) {
+        struct pac_task *t = PAC_LIST_ENTRY(node, struct pac_task, owned);
+        pac_task_ref(t);
+        pac_task_shutdown(t);
+        PAC_ASSERT(!pac_list_is_linked(&t->owned));
+        pac_task_unref(t);
+    }
+}
+
+/* Whoever waits for a timer on another thread, or by a waker that is no task of ours, is told. */
+static void
+fire_early(struct pac_executor *ex, struct pac_list *timers)
+{
+    struct pac_list_node *node;
+    while ((node = pac_list_first(timers)) != NULL) {
+        struct pac_timer *timer = PAC_LIST_ENTRY(node, struct pac_timer, node);
+        pac_wheel_remove(&ex->wheel, timer);
+        timer->fire(timer);
+    }
+}
+
+static void
+shut_down_timers(struct pac_executor *ex)
+{
+    for (unsigned level = 0; level < PAC_WHEEL_LEVELS; level++) {
+        for (unsigned slot = 0; slot < PAC_WHEEL_SLOTS; slot++) {
+            fire_early(ex, &ex->wheel.slots[level][slot]);
+        }
+    }
+    fire_early(ex, &ex->wheel.immediate);
+}
+
+/* From now on nothing comes in: what has come until now goes to `rest`. Nothing calls out or waits in
+ * between, as a thread that drops a timer and finds the one flag set waits for the other (delay.c). */
+static void
+close_gate(struct pac_executor *ex, struct pac_run_queue *rest)
+{
+    pac_inject_close(&ex->scheduler.inject, rest);
+    /* release: pairs with the acquire of a thread that drops a timer entry (delay.c): this thread has
+     * taken all of them out of the wheel. */
+    pac_atomic_store(&ex->scheduler.closed, true, PAC_RELEASE);
+}
+
+/* The wait between two turns is over, if there was one. */
+static void
+end_park(struct pac_executor *ex)
+{
+    if (ex->parked) {
+        ex->parked = false;
+        if (pac_inject_unpark(&ex->scheduler.inject)) {
+            pac_reactor_expect_unpark(&ex->reactor);
+        }
+    }
+}
+
+void
+pac_executor_close(struct pac_executor *ex)
+{
+    if (pac_executor_is_closed(ex) || ex->running) {
+        return;
+    }
+    struct pac_scheduler *before = pac_executor_enter(ex);
+    struct pac_run_queue rest;
+    pac_run_queue_init(&rest);
+    end_park(ex);
+    /* release: pairs with pac_executor_is_closed. */
+    pac_atomic_store(&ex->closed, true, PAC_RELEASE);
+    shut_down_tasks(ex);
+    discard_all(&ex->scheduler.ready);
+    shut_down_timers(ex);
+    close_gate(ex, &rest);
+    discard_all(&rest);
+    discard_all(&ex->scheduler.ready);
+    /* Nothing of ours stays entered: what is freed from here on must not go into a pool. */
+    pac_executor_leave(before == &ex->scheduler ? NULL : before);
+    pac_scheduler_pool_drain(&ex->scheduler, &ex->task_pool);
+    pac_scheduler_pool_drain(&ex->scheduler, &ex->timer_pool);
+    pac_reactor_fini(&ex->reactor);
+}
+
+void
+pac_executor_free(struct pac_executor *ex)
+{
+    if (ex != NULL) {
+        PAC_ASSERT(pac_executor_is_closed(ex));
+        pac_scheduler_unref(&ex->scheduler);
+    }
+}
+
+/* ---- spawning ------------------------------------------------------------------------------------ */
+
+/* All of a task but its state. */
+static struct pac_task *
+take_on(struct pac_executor *ex, struct pac_future *future, enum pac_status *status)
+{
+    struct pac_task *t = NULL;
+    *status = PAC_CLOSED;
+    if (!pac_executor_is_closed(ex)) {
+        t = pac_scheduler_block_new(&ex->scheduler, &ex->task_pool, sizeof *t);
+        *status = PAC_NO_MEMORY;
+    }
+    if (t == NULL) {
+        pac_future_drop(future);
+        return NULL;
+    }
+    t->runnable.vtable = &pac_task_runnable_vtable;
+    t->scheduler = &ex->scheduler;
+    t->pool = &ex->task_pool;
+    t->future = future;
+    t->owned.next = t->owned.prev = NULL;
+    t->join_waker = PAC_NO_WAKER;
+    t->cancelled = false;
+    PAC_COUNT(tasks, 1);
+    pac_list_push_back(&ex->owned, &t->owned);
+    ex->scheduler.tasks_alive++;
+    ex->metrics.tasks_spawned++;
+    *status = PAC_OK;
+    return t;
+}
+
+struct pac_task *
+pac_executor_spawn(struct pac_executor *ex, struct pac_future *future, enum pac_status *status)
+{
+    struct pac_task *t = take_on(ex, future, status);
+    if (t != NULL) {
+        pac_task_state_init(&t->state, 3); /* the live list, the queue, the caller */
+        pac_run_queue_push(&ex->scheduler.ready, &t->runnable);
+    }
+    return t;
+}
+
+struct pac_task *
+pac_executor_spawn_idle(struct pac_executor *ex, struct pac_future *future,
+                        enum pac_status *status)
+{
+    struct pac_task *t = take_on(ex, future, status);
+    if (t != NULL) {
+        pac_task_state_init_idle(&t->state, 2); /* the live list, the caller */
+    }
+    return t;
+}
+
+/* ---- running ------------------------------------------------------------------------------------- */
+
+struct pac_scheduler *
+pac_executor_enter(struct pac_executor *ex)
+{
+    struct pac_scheduler *before = pac_current_scheduler;
+    pac_current_scheduler = &ex->scheduler;
+    return before;
+}
+
+void
+pac_executor_leave(struct pac_scheduler *before)
+{
+    pac_current_scheduler = before;
+}
+
+static void
+take_injected(struct pac_executor *ex)
+{
+    struct pac_run_queue *ready = &ex->scheduler.ready;
+    if (pac_inject_has_work(&ex->scheduler.inject)) {
+        size_t before = ready->length;
+        pac_inject_take(&ex->scheduler.inject, ready);
+        ex->metrics.wakes_from_threads += ready->length - before;
+    }
+}
+
+static void
+fire_timers(struct pac_executor *ex)
+{
+    struct pac_list expired;
+    struct pac_timer *timer;
+    pac_list_init(&expired);
+    pac_wheel_advance(&ex->wheel, ex->now_ns, &expired);
+    while ((timer = pac_wheel_pop_expired(&expired)) != NULL) {
+        ex->metrics.timers_fired++;
+        timer->fire(timer);
+    }
+}
+
+/* The clock is read: what follows is a new stretch of work. */
+static void
+begin_stretch(struct pac_executor *ex)
+{
+    ex->now_ns = pac_clock_ns();
+    ex->stretch_ticks = pac_ticks();
+    ex->runs_since_events = 0;
+    ex->runs_to_ticks = ex->ticks_stride;
+}
+
+/* The stretch is over: was one run of it slow? Short runs never last that long together. */
+static void
+end_stretch(struct pac_executor *ex)
+{
+    if (PAC_UNLIKELY(pac_ticks() - ex->stretch_ticks > TICKS_OF_WORK) &&
+        pac_clock_ns() - ex->now_ns > PAC_SLOW_NS) {
+        ex->metrics.slow_runs++;
+    }
+}
+
+/* Descriptors first, then other threads, then timers; waits until `deadline_ns` (0: does not). */
+static enum pac_status
+look_at_events(struct pac_executor *ex, uint64_t deadline_ns)
+{
+    bool waited;
+    end_stretch(ex);
+    enum pac_status status = pac_park(&ex->reactor, &ex->scheduler.inject, deadline_ns, &ex->hooks,
+                                      &waited);
+    ex->metrics.parks += waited;
+    take_injected(ex);
+    begin_stretch(ex);
+    fire_timers(ex);
+    return status;
+}
+
+/* A stride of runs is over: is it time to look at events? The last one is short, if it need be. */
+static bool
+stride_ends_stretch(struct pac_executor *ex)
+{
+    ex->runs_since_events += ex->ticks_stride;
+    if (pac_ticks() - ex->stretch_ticks > TICKS_OF_WORK) {
+        ex->ticks_stride = 1;
+        return true;
+    }
+    if (ex->runs_since_events >= PAC_EVENT_INTERVAL) {
+        ex->ticks_stride = STRIDE;
+        return true;
+    }
+    unsigned left = PAC_EVENT_INTERVAL - ex->runs_since_events;
+    ex->ticks_stride = left < ex->ticks_stride ? left : ex->ticks_stride;
+    ex->runs_to_ticks = ex->ticks_stride;
+    return false;
+}
+
+/* After a run. */
+static inline bool
+events_are_due(struct pac_executor *ex)
+{
+    return PAC_UNLIKELY(--ex->runs_to_ticks == 0) && stride_ends_stretch(ex);
+}
+
+/* Run what is ready now. PAC_INTERRUPTED, PAC_OS_ERROR: the rest stays queued. */
+static enum pac_status
+run_pass(struct pac_executor *ex)
+{
+    struct pac_run_queue *ready = &ex->scheduler.ready;
+    enum pac_status status = PAC_OK;
+    if (!pac_list_is_empty(&ex->wheel.immediate)) {
+        /* Due already when they were armed: one turn of the loop is all they wait. */
+        fire_timers(ex);
+    }
+    size_t count = ready->length;
+    if (count > ex->metrics.queue_depth_max) {
+        ex->metrics.queue_depth_max = count;
+    }
+    ex->metrics.runs += count;
+    while (count > 0 && status == PAC_OK && PAC_LIKELY(!ex->interrupted)) {
+        struct pac_runnable *r = pac_run_queue_pop(ready);
+        count--;
+        r->vtable->run(r);
+        if (events_are_due(ex) && !ex->interrupted) {
+            status = look_at_events(ex, 0);
+        }
+    }
+    ex->metrics.runs -= count;
+    /* Asked for last, as a descriptor or a timer may have interrupted too. */
+    return PAC_UNLIKELY(ex->interrupted) ? PAC_INTERRUPTED : status;
+}
+
+uint64_t
+pac_executor_next_ns(struct pac_executor *ex)
+{
+    if (ex->scheduler.ready.length > 0) {
+        return 0;
+    }
+    if (!ex->running && !ex->parked && !pac_executor_is_closed(ex)) {
+        ex->parked = pac_inject_park(&ex->scheduler.inject);
+        if (!ex->parked) {
+            return 0;
+        }
+    }
+    return pac_wheel_next_ns(&ex->wheel);
+}
+
+static enum pac_status
+run_until_stopped(struct pac_executor *ex)
+{
+    take_injected(ex);
+    for (;;) {
+        enum pac_status status = PAC_OK;
+        if (ex->scheduler.ready.length == 0) {
+            status = look_at_events(ex, pac_wheel_next_ns(&ex->wheel));
+        }
+        if (status == PAC_OK) {
+            status = run_pass(ex);
+        }
+        if (status != PAC_OK || ex->stopping) {
+            return status;
+        }
+    }
+}
+
+/* Run by `loop` until it returns, as the one who runs `ex`. */
+static enum pac_status
+run_by(struct pac_executor *ex, enum pac_status (*loop)(struct pac_executor *ex))
+{
+    if (pac_executor_is_closed(ex)) {
+        return PAC_CLOSED;
+    }
+    if (ex->running) {
+        return PAC_BUSY;
+    }
+    /* This may happen within a poll of another executor's task, whose budget goes on afterwards. */
+    int budget = pac_budget_left;
+    pac_budget_left = PAC_BUDGET_UNLIMITED;
+    ex->running = true;
+    end_park(ex);
+    begin_stretch(ex);
+    enum pac_status status = loop(ex);
+    end_stretch(ex);
+    ex->running = ex->stopping = ex->interrupted = false;
+    pac_budget_left = budget;
+    return status;
+}
+
+enum pac_status
+pac_executor_run(struct pac_executor *ex)
+{
+    struct pac_scheduler *before = pac_executor_enter(ex);
+    enum pac_status status = run_by(ex, run_until_stopped);
+    pac_executor_leave(before);
+    return status;
+}
+
+static enum pac_status
+turn(struct pac_executor *ex)
+{
+    enum pac_status status = look_at_events(ex, 0);
+    return status == PAC_OK ? run_pass(ex) : status;
+}
+
+enum pac_status
+pac_executor_turn(struct pac_executor *ex)
+{
+    return run_by(ex, turn);
+}
+
+/* ---- block_on ------------------------------------------------------------------------------------ */
+
+/* The root future, and what it does when it is ready: stop the executor. */
+struct root {
+    struct pac_future future;
+    struct pac_future *inner;
+    struct pac_executor *executor;
+};
+
+static enum pac_poll
+root_poll(struct pac_future *f, struct pac_context *cx)
+{
+    return pac_future_poll(PAC_CONTAINER_OF(f, struct root, future)->inner, cx);
+}
+
+static void
+root_drop(struct pac_future *f)
+{
+    struct root *root = PAC_CONTAINER_OF(f, struct root, future);
+    pac_future_drop(root->inner);
+    pac_executor_stop(root->executor);
+}
+
+static const struct pac_future_vtable root_vtable = {.poll = root_poll, .drop = root_drop};
+
+enum pac_status
+pac_executor_block_on(struct pac_executor *ex, struct pac_future *root_future)
+{
+    if (ex->running) {
+        pac_future_drop(root_future);
+        return PAC_BUSY;
+    }
+    struct root root = {{&root_vtable}, root_future, ex};
+    enum pac_status status;
+    struct pac_task *t = pac_executor_spawn(ex, &root.future, &status);
+    if (t == NULL) {
+        /* Dropping the root has asked to stop: nobody runs. */
+        ex->stopping = false;
+        return status;
+    }
+    struct pac_scheduler *before = pac_executor_enter(ex);
+    status = pac_executor_run(ex);
+    if (!pac_task_is_complete(t)) {
+        /* `root` stands on this stack, so it has to end now. */
+        pac_task_shutdown(t);
+        ex->stopping = false;
+        status = status == PAC_OK ? PAC_INTERRUPTED : status;
+    }
+    pac_executor_leave(before);
+    pac_task_unref(t);
+    return status;
+}

@@ -1,0 +1,161 @@
+/* executor.h - runs tasks: the ready queue, the timing wheel, and parking when there is nothing to do.
+ *
+ * One thread at a time runs an executor. Everything that can run goes through one FIFO; a *pass* runs
+ * what was ready when it began, and what becomes ready in it comes after. Descriptors, timers and
+ * wakes from other threads are looked at when the queue is empty, and else after at most
+ * PAC_EVENT_INTERVAL runs or about a millisecond of work.
+ *
+ * The only file that knows all of the runtime below it. Stands for Tokio's current_thread scheduler.
+ */
+#ifndef PAC_EXECUTOR_H
+#define PAC_EXECUTOR_H
+
+#include "park.h"
+#include "scheduler.h"
+#include "task.h"
+#include "wheel.h"
+
+enum { PAC_EVENT_INTERVAL = 61 };
+
+/* Counted by the executor's thread; scheduler.tasks_alive beside it. */
+struct pac_metrics {
+    uint64_t tasks_spawned;
+    uint64_t runs;               /* runnables run: polls of tasks, and callbacks */
+    uint64_t wakes_from_threads; /* that came through the inject queue */
+    uint64_t parks;
+    uint64_t timers_fired;
+    uint64_t queue_depth_max;
+    uint64_t slow_runs;          /* took over PAC_SLOW_NS */
+};
+
+#define PAC_SLOW_NS 100000000u
+
+struct pac_executor {
+    struct pac_scheduler scheduler; /* first: outlives the rest */
+    struct pac_reactor reactor;
+    struct pac_park_hooks hooks;
+    struct pac_wheel wheel;
+    struct pac_list owned;          /* live tasks */
+    struct pac_pool task_pool;
+    struct pac_pool timer_pool;
+    struct pac_metrics metrics;
+    uint64_t now_ns;                /* clock at the last look at the timers */
+    uint64_t stretch_ticks;         /* pac_ticks when that was */
+    unsigned runs_since_events;     /* as of the last reading of pac_ticks */
+    unsigned ticks_stride;          /* read pac_ticks after this many runs */
+    unsigned runs_to_ticks;         /* how many of them are still to come */
+    bool running;
+    bool stopping;                  /* leave after the present pass */
+    bool interrupted;               /* leave at once */
+    bool parked;                    /* between two turns: other threads make the descriptor readable */
+    PAC_ATOMIC(bool) closed;        /* written once by the owner, when it begins to close */
+};
+
+/* NULL and *status: no memory, or the system refuses a descriptor. Hooks may be NULL. The executor
+ * belongs to the thread that calls the functions below, unless one says otherwise. */
+PAC_MUST_USE struct pac_executor *pac_executor_new(const struct pac_park_hooks *hooks,
+                                                   enum pac_status *status);
+
+/* End all tasks (their futures are dropped where they stand, in order of spawning), discard what is
+ * queued, fire the timers that are still armed (early, in no order: `fire` tells by
+ * pac_executor_is_closed, and what it queues is discarded), close the descriptors. Spawning from within
+ * is refused. Wakers stay usable and do nothing. Not while running; twice is a no-op. It must not be
+ * entered afterwards. */
+void pac_executor_close(struct pac_executor *ex);
+
+/* [any thread] Has closing begun? */
+static inline bool
+pac_executor_is_closed(struct pac_executor *ex)
+{
+    /* acquire: pairs with the release in pac_executor_close. */
+    return pac_atomic_load(&ex->closed, PAC_ACQUIRE);
+}
+
+/* After close: give up the executor's own reference. The memory goes with the last waker. */
+void pac_executor_free(struct pac_executor *ex);
+
+/* ---- spawning ------------------------------------------------------------------------------------ */
+
+/* Take `future` on as a task, queued at the back. The executor drops it when it is done with it. Returns
+ * the task with one reference for the caller, to make a join handle of or to give up; NULL and *status
+ * if refused (closed, no memory), and then the future was dropped. */
+PAC_MUST_USE struct pac_task *pac_executor_spawn(struct pac_executor *ex, struct pac_future *future,
+                                                 enum pac_status *status);
+
+/* The same, but not queued: the first wake leads to the first poll. */
+PAC_MUST_USE struct pac_task *pac_executor_spawn_idle(struct pac_executor *ex,
+                                                      struct pac_future *future,
+                                                      enum pac_status *status);
+
+/* ---- running ------------------------------------------------------------------------------------- */
+
+/* Make `ex` the current executor of this thread; returns the one before, for pac_executor_leave. */
+struct pac_scheduler *pac_executor_enter(struct pac_executor *ex);
+void pac_executor_leave(struct pac_scheduler *before);
+
+/* The executor that is entered on this thread, or NULL. */
+static inline struct pac_executor *
+pac_executor_current(void)
+{
+    return (struct pac_executor *)pac_current_scheduler;
+}
+
+/* Run until pac_executor_stop (PAC_OK) or pac_executor_interrupt or a hook's refusal
+ * (PAC_INTERRUPTED). Enters it for the while. PAC_BUSY: it is running already. PAC_CLOSED. */
+PAC_MUST_USE enum pac_status pac_executor_run(struct pac_executor *ex);
+
+/* Run until `root` is READY; all else runs along. `root` is dropped by then. PAC_OK, or as
+ * pac_executor_run, or the status of a refused spawn; PAC_INTERRUPTED also if it was stopped before
+ * `root` was READY. Within a task of the same executor: PAC_BUSY. */
+PAC_MUST_USE enum pac_status pac_executor_block_on(struct pac_executor *ex, struct pac_future *root);
+
+/* From within: stop after the present pass; or after the present run, leaving the rest queued. */
+static inline void
+pac_executor_stop(struct pac_executor *ex)
+{
+    ex->stopping = true;
+}
+
+static inline void
+pac_executor_interrupt(struct pac_executor *ex)
+{
+    ex->interrupted = true;
+}
+
+/* One look at descriptors, timers and other threads without waiting, then one pass. For an executor
+ * that is driven by somebody else's loop, which watches pac_executor_fd and pac_executor_next_ns. It
+ * must have been entered. PAC_INTERRUPTED: the pass was cut short by pac_executor_interrupt. PAC_BUSY:
+ * it runs already, further up this stack; PAC_CLOSED, PAC_OS_ERROR: nothing was run. */
+PAC_MUST_USE enum pac_status pac_executor_turn(struct pac_executor *ex);
+
+/* When pac_executor_turn has to be called next at the latest: 0 at once, PAC_NEVER not for a timer.
+ * Unless it is 0, the descriptor becomes readable when another thread (or this one, while the executor
+ * is not entered) queues something after this call. So the other loop asks after each turn, and again
+ * after anything was done with the executor entered, before it waits. */
+uint64_t pac_executor_next_ns(struct pac_executor *ex);
+
+/* The descriptor to watch for reading: the same until close. */
+static inline int
+pac_executor_fd(struct pac_executor *ex)
+{
+    return ex->reactor.epoll_fd;
+}
+
+/* ---- for leaves ---------------------------------------------------------------------------------- */
+
+/* The clock that deadlines are on. [any thread] */
+static inline uint64_t
+pac_executor_now_ns(struct pac_executor *ex)
+{
+    (void)ex;
+    return pac_clock_ns();
+}
+
+/* Queue any runnable at the back. [any thread] PAC_CLOSED: it stays the caller's. */
+PAC_MUST_USE static inline enum pac_status
+pac_executor_submit(struct pac_executor *ex, struct pac_runnable *r)
+{
+    return pac_scheduler_submit(&ex->scheduler, r);
+}
+
+#endif
