@@ -563,6 +563,50 @@ requests_that_are_under_way_when_it_closes(void)
     }
 }
 
+/* One that stands in no wheel at that moment: it fired, and waits to be armed anew. */
+static void
+a_request_to_arm_again_that_comes_to_nothing_is_told(void)
+{
+    for (int taken = 0; taken < 2; taken++) {
+        struct pac_delay d;
+        by_hand();
+        pac_delay_init(&d, 1);
+        CHECK_INT(pac_delay_poll(&d, &cx), PAC_PENDING);
+        CHECK_INT(pac_executor_turn(ex), PAC_OK);
+        CHECK_INT(counting_wakes(&counts), 1);
+        send((struct errand){&d, pac_clock_ns() + LONG, false});
+        CHECK_INT(pac_delay_poll(&d, &cx), PAC_PENDING);
+        if (taken) {
+            pac_inject_take(&ex->scheduler.inject, &ex->scheduler.ready);
+        }
+        tear_down();
+        CHECK_INT(counting_wakes(&counts), 2);
+        pac_delay_drop(&d);
+    }
+}
+
+static void
+a_poll_under_another_executor_moves_it_there(void)
+{
+    struct pac_delay d;
+    by_hand();
+    struct pac_executor *other = executor_new();
+    pac_delay_init(&d, pac_clock_ns() + LONG);
+    CHECK_INT(pac_delay_poll(&d, &cx), PAC_PENDING);
+    struct pac_scheduler *before = pac_executor_enter(other);
+    CHECK_INT(pac_delay_poll(&d, &cx), PAC_PENDING);
+    CHECK_INT(other->wheel.count, 1);
+    pac_executor_leave(before);
+    CHECK_INT(pac_executor_turn(ex), PAC_OK);
+    CHECK_INT(ex->wheel.count, 0);
+    tear_down();
+    CHECK_INT(counting_wakes(&counts), 0);
+    pac_executor_close(other);
+    CHECK_INT(counting_wakes(&counts), 1);
+    pac_delay_drop(&d);
+    pac_executor_free(other);
+}
+
 static struct pac_delay shortened;
 static PAC_ATOMIC(bool) shortened_is_armed;
 
@@ -826,6 +870,8 @@ main(void)
     RUN(closing_drops_what_is_armed);
     RUN(a_foreign_thread_resets_and_drops);
     RUN(requests_that_are_under_way_when_it_closes);
+    RUN(a_request_to_arm_again_that_comes_to_nothing_is_told);
+    RUN(a_poll_under_another_executor_moves_it_there);
     RUN(an_earlier_deadline_from_another_thread_shortens_the_park);
     RUN(moving_between_executors);
     RUN(foreign_use_races_firing_and_closing);

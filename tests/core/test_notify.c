@@ -350,6 +350,14 @@ test_notify_in_drop_and_wake_does_not_deadlock(void)
     CHECK_INT(waiter_wakes(&w[1]), 1);
     CHECK_INT(waiter_poll(&w[1]), PAC_READY);
     waiter_drop(&w[1]);
+
+    waiters_init_and_poll(w, 2, &n);
+    w[0].hooked.arg = &n;
+    w[0].hooked.on_wake = call_notify_one;
+    pac_notify_one(&n);
+    CHECK_INT(waiter_poll(&w[0]), PAC_READY);
+    CHECK_INT(waiter_poll(&w[1]), PAC_READY);
+    waiters_drop(w, 2);
 }
 
 static void
@@ -1729,13 +1737,18 @@ impatient_thread(void *arg)
     struct accounts *a = arg;
     struct pac_context cx = {&pac_noop_waker};
     struct pac_notified f;
+    bool look_again = false;
     while (!pac_atomic_load(&a->over, PAC_RELAXED)) {
         pac_notified_init(&f, &a->n);
         bool ready = pac_notified_poll(&f, &cx) == PAC_READY;
-        sched_yield();
+        /* Asleep, so that those who have something to do get the processor. */
+        usleep(10);
+        if (look_again) {
+            ready = pac_notified_poll(&f, &cx) == PAC_READY;
+        }
+        look_again = !look_again;
         pac_notified_drop(&f);
         if (ready) {
-            /* It came as a permit, and was seen here. */
             pac_atomic_add(&a->seen, 1, PAC_RELAXED);
             pac_notify_one(&a->done);
         }

@@ -495,6 +495,8 @@ a_push_ends_the_park(void)
               PAC_OK);
     CHECK(pac_inject_has_work(&inject));
     pthread_join(thread, NULL);
+    look();
+    CHECK_INT(reactor.pending_unparks, 0); /* the token was counted, and the write read */
     pac_reactor_fini(&reactor);
 }
 

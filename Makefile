@@ -1,0 +1,108 @@
+# One target a check. `make test` needs nothing prepared; the others that need packages share its
+# virtual environment (see tests/run.py). PYTHON and CC choose the interpreter and the compiler.
+
+PYTHON ?= python3
+ifneq ($(origin CC),default)
+export CC
+endif
+
+# A command with pyasync_c built and installed in place; one with only the tools.
+BUILT = $(PYTHON) tests/run.py --run
+TOOLS = $(PYTHON) tests/run.py --tools
+
+.PHONY: help
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+.PHONY: build
+build:  ## build pyasync_c in place
+	$(BUILT) python -c 'import pyasync_c._core as core; print(core.__file__)'
+
+.PHONY: test
+test:  ## all tests of Python and C
+	$(PYTHON) tests/run.py
+
+.PHONY: core
+core:  ## the C tests and the tutorial alone, with assertions on
+	$(PYTHON) tests/run_core.py
+
+.PHONY: release
+release:  ## the C tests, optimized as users get the core
+	$(PYTHON) tests/run_core.py --mode release
+
+.PHONY: asan
+asan:  ## the C tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(PYTHON) tests/run_core.py --mode asan
+
+.PHONY: tsan
+tsan:  ## the C tests that have threads, under ThreadSanitizer
+	$(PYTHON) tests/run_core.py --mode tsan
+
+.PHONY: valgrind
+valgrind:  ## the C tests under valgrind
+	$(PYTHON) tests/run_core.py --mode valgrind
+
+.PHONY: stress
+stress:  ## ten million wakes from other threads, none of them lost
+	$(PYTHON) tests/run_core.py --mode release --verbose --argument 10000000 stress_wakes
+
+.PHONY: tutorial
+tutorial:  ## the programs of csrc/tutorial, with what they print
+	$(PYTHON) tests/run_core.py --verbose tutorial
+
+.PHONY: asan-python
+asan-python:  ## the Python tests with the extension under both sanitizers
+	PAC_SANITIZE=address,undefined $(PYTHON) tests/run.py --ignore tests/test_core.py
+
+.PHONY: stubtest
+stubtest:  ## the type stubs against the built module
+	$(BUILT) python -m mypy.stubtest pyasync_c
+
+C_FILES = $(wildcard csrc/*/*.[ch] tests/core/*.[ch] benchmarks/core/*.[ch])
+
+.PHONY: lint
+lint:  ## formatting and rules of the sources; changes nothing
+	$(TOOLS) ruff check .
+	$(TOOLS) ruff format --check .
+	$(TOOLS) clang-format --dry-run --Werror $(C_FILES)
+	$(TOOLS) python -m pytest --quiet tests/test_cpylint.py
+
+.PHONY: fmt
+fmt:  ## format the sources
+	$(TOOLS) ruff check --fix .
+	$(TOOLS) ruff format .
+	$(TOOLS) clang-format -i $(C_FILES)
+
+.PHONY: bench
+bench:  ## compare with asyncio and the other loops
+	$(PYTHON) tests/run.py --extra bench --run python -m pyasync_c bench $(BENCH_ARGS)
+
+BENCH_CORE = $(patsubst benchmarks/core/%.c,build/bench-core/%,$(wildcard benchmarks/core/*.c))
+
+.PHONY: bench-core
+bench-core: $(BENCH_CORE)  ## time the core alone
+	@set -e; for program in $^; do $$program $(BENCH_ARGS); done
+
+.PHONY: callgrind
+callgrind: $(BENCH_CORE)  ## count the core benchmark's instructions, function by function
+	@set -e; for program in $^; do \
+		valgrind --tool=callgrind --callgrind-out-file=$$program.callgrind $$program $(BENCH_ARGS); \
+		callgrind_annotate --threshold=90 $$program.callgrind; \
+	done
+
+build/bench-core/%: benchmarks/core/%.c $(wildcard csrc/core/*.[ch])
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O3 -flto -g -Wall -Wextra -Icsrc/core $(filter %.c,$^) -o $@ -lpthread
+
+.PHONY: sdist
+sdist:  ## a source distribution in build/dist, installed and tried outside the checkout
+	rm -rf build/dist build/sdist
+	$(TOOLS) python -m build --quiet --sdist --outdir build/dist .
+	$(PYTHON) -m venv build/sdist
+	build/sdist/bin/python -m pip install --quiet --disable-pip-version-check build/dist/*.tar.gz
+	cp tests/installed.py build/sdist
+	cd build/sdist && bin/python installed.py
+
+.PHONY: clean
+clean:  ## remove what a build leaves behind
+	rm -rf build *.egg-info pyasync_c/*.so
