@@ -16,8 +16,6 @@
 #include "atomic_waker.h"
 #include "budget.h"
 
-#include <sched.h>
-
 enum { REQUESTED = 1, DROPPED = 2 };
 
 struct pac_timer_entry {
@@ -101,21 +99,16 @@ static const struct pac_runnable_vtable request_vtable = {
 static bool
 entry_request(struct pac_timer_entry *e, uint32_t flags)
 {
-    struct pac_scheduler *s = &e->executor->scheduler;
     /* acq_rel: publishes wanted_ns; pairs with request_take. */
     if (pac_atomic_or(&e->flags, flags | REQUESTED, PAC_ACQ_REL) & REQUESTED) {
         return true;
     }
-    if (pac_scheduler_inject(s, &e->request) == PAC_OK) {
+    if (pac_scheduler_inject(&e->executor->scheduler, &e->request) == PAC_OK) {
         return true;
     }
-    /* The executor refuses requests since a moment ago, and calls nothing and waits for nobody until
-     * it has let go of its timers: pairs with the release in executor.c. */
-    while (!pac_atomic_load(&s->closed, PAC_ACQUIRE)) {
-        sched_yield();
-    }
-    /* relaxed: nobody else looks at the flags any more. Were REQUESTED left standing, the drop to come
-     * would take it for a request that is still under way, and leave the entry to it. */
+    /* It has closed: the timer is out of the wheel, and the entry in no queue. relaxed: nobody else looks
+     * at the flags any more. Were REQUESTED left standing, the drop to come would take it for a request
+     * that is still under way, and leave the entry to it. */
     pac_atomic_and(&e->flags, ~(uint32_t)REQUESTED, PAC_RELAXED);
     return false;
 }

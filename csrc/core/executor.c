@@ -106,17 +106,6 @@ shut_down_timers(struct pac_executor *ex)
     fire_early(ex, &ex->wheel.immediate);
 }
 
-/* From now on nothing comes in: what has come until now goes to `rest`. Nothing calls out or waits in
- * between, as a thread that drops a timer and finds the one flag set waits for the other (delay.c). */
-static void
-close_gate(struct pac_executor *ex, struct pac_run_queue *rest)
-{
-    pac_inject_close(&ex->scheduler.inject, rest);
-    /* release: pairs with the acquire of a thread that drops a timer entry (delay.c): this thread has
-     * taken all of them out of the wheel. */
-    pac_atomic_store(&ex->scheduler.closed, true, PAC_RELEASE);
-}
-
 /* The wait between two turns is over, if there was one. */
 static void
 end_park(struct pac_executor *ex)
@@ -144,7 +133,9 @@ pac_executor_close(struct pac_executor *ex)
     shut_down_tasks(ex);
     discard_all(&ex->scheduler.ready);
     shut_down_timers(ex);
-    close_gate(ex, &rest);
+    /* From now on nothing comes in. All timers are out of the wheel: an entry whose request is refused
+     * is its delay's alone (delay.c). */
+    pac_inject_close(&ex->scheduler.inject, &rest);
     discard_all(&rest);
     discard_all(&ex->scheduler.ready);
     /* Nothing of ours stays entered: what is freed from here on must not go into a pool. */
@@ -363,11 +354,14 @@ pac_executor_next_ns(struct pac_executor *ex)
 static enum pac_status
 run_until_stopped(struct pac_executor *ex)
 {
-    take_injected(ex);
+    /* Whoever runs it for one pass at a time counts on each of them looking at descriptors. */
+    bool look = true;
     for (;;) {
         enum pac_status status = PAC_OK;
-        if (ex->scheduler.ready.length == 0) {
-            status = look_at_events(ex, pac_wheel_next_ns(&ex->wheel));
+        if (look || ex->scheduler.ready.length == 0) {
+            bool idle = ex->scheduler.ready.length == 0 && !ex->stopping && !ex->interrupted;
+            status = look_at_events(ex, idle ? pac_wheel_next_ns(&ex->wheel) : 0);
+            look = false;
         }
         if (status == PAC_OK) {
             status = run_pass(ex);

@@ -14,8 +14,9 @@ pac_inject_init(struct pac_inject *q)
 enum pac_inject_result
 pac_inject_push(struct pac_inject *q, struct pac_runnable *r)
 {
-    /* relaxed: a producer reads no node of another one; CLOSED and PARKED are only compared. */
-    struct pac_runnable *now = pac_atomic_load(&q->newest, PAC_RELAXED);
+    /* acquire, for CLOSED alone: pairs with the release in pac_inject_close. A producer reads no node
+     * of another one. */
+    struct pac_runnable *now = pac_atomic_load(&q->newest, PAC_ACQUIRE);
     do {
         if (now == CLOSED) {
             return PAC_INJECT_CLOSED;
@@ -23,7 +24,7 @@ pac_inject_push(struct pac_inject *q, struct pac_runnable *r)
         r->next = now == PARKED ? NULL : now;
         /* release: the node, and what the waker wrote before, reach the owner; pairs with the
          * acquire in chain_to. A later push is an RMW on this one, so it carries this release on. */
-    } while (!pac_atomic_cas_weak(&q->newest, &now, r, PAC_RELEASE, PAC_RELAXED));
+    } while (!pac_atomic_cas_weak(&q->newest, &now, r, PAC_RELEASE, PAC_ACQUIRE));
     return now == PARKED ? PAC_INJECT_UNPARK : PAC_INJECT_DONE;
 }
 
@@ -72,8 +73,8 @@ pac_inject_unpark(struct pac_inject *q)
 void
 pac_inject_close(struct pac_inject *q, struct pac_run_queue *rest)
 {
-    /* acquire: as in pac_inject_take. */
-    struct pac_runnable *newest = pac_atomic_exchange(&q->newest, CLOSED, PAC_ACQUIRE);
+    /* acquire: as in pac_inject_take. release: to the producers that are refused. */
+    struct pac_runnable *newest = pac_atomic_exchange(&q->newest, CLOSED, PAC_ACQ_REL);
     PAC_ASSERT(newest != PARKED);
     if (newest != CLOSED) {
         chain_to(newest, rest);

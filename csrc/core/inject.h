@@ -20,7 +20,7 @@ struct pac_inject {
 enum pac_inject_result {
     PAC_INJECT_DONE,
     PAC_INJECT_UNPARK, /* pushed; the owner sleeps, and waking it is this caller's duty */
-    PAC_INJECT_CLOSED, /* not pushed */
+    PAC_INJECT_CLOSED, /* not pushed; what the owner did before it closed is visible */
 };
 
 void pac_inject_init(struct pac_inject *q);

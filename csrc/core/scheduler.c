@@ -12,7 +12,6 @@ pac_scheduler_init(struct pac_scheduler *s, void (*unpark)(struct pac_scheduler 
     s->free = free;
     s->wakes = 0;
     pac_atomic_init(&s->references, 1);
-    pac_atomic_init(&s->closed, false);
 }
 
 enum pac_status

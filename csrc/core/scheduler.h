@@ -20,7 +20,7 @@ struct pac_pool {
     size_t length;
 };
 
-enum { PAC_POOL_MAX = 4096 }; /* blocks kept; more go back to the allocator */
+enum { PAC_POOL_MAX = 65536 }; /* blocks kept; more go back to the allocator */
 
 struct pac_scheduler {
     struct pac_run_queue ready;      /* owner */
@@ -29,7 +29,6 @@ struct pac_scheduler {
     void (*unpark)(struct pac_scheduler *s); /* any thread, if a push said so; writes once */
     uint64_t wakes;                  /* owner: tasks queued by a wake-up on its own thread */
     PAC_ATOMIC(size_t) references;   /* any thread */
-    PAC_ATOMIC(bool) closed;         /* written once by the owner, when it touches no timer any more */
     void (*free)(struct pac_scheduler *s);
 };
 

@@ -145,9 +145,7 @@ void
 pac_task_shutdown(struct pac_task *t)
 {
     if (pac_task_transition_to_shutdown(&t->state)) {
-        pac_task_ref(t);
         task_complete(t, true);
-        pac_task_unref(t);
     }
 }
 

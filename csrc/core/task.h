@@ -65,7 +65,7 @@ void pac_task_unref(struct pac_task *t);
 /* Executor only: `t` was taken from the queue; POLL it with its waker and settle what follows. */
 void pac_task_run(struct pac_task *t);
 
-/* Executor only, closing: end `t` now, unless it has ended. */
+/* Executor only, closing: end `t` now, unless it has ended. The caller holds a reference. */
 void pac_task_shutdown(struct pac_task *t);
 
 extern const struct pac_runnable_vtable pac_task_runnable_vtable;

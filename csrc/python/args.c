@@ -1,0 +1,76 @@
+/* args.c - seconds to nanoseconds and back.
+ *
+ * The product with 1e9 is rounded up to a whole nanosecond after it was rounded to a double, as
+ * CPython's own clocks do it: 0.1 is 100000000 ns and not one more, although the double that is
+ * written 0.1 is a little greater than a tenth. Measured in the caller's floats that is never
+ * early.
+ */
+#include "args.h"
+
+#include <math.h>
+
+/* 2**64, the first double that does not fit. */
+#define NS_END 18446744073709551616.0
+
+static bool
+is_real_number(PyObject *op)
+{
+    PyNumberMethods *number = Py_TYPE(op)->tp_as_number;
+    return number != NULL && (number->nb_float != NULL || number->nb_index != NULL);
+}
+
+/* Any number but an exact float. 0 or -1. */
+static int
+double_from_number(PyObject *op, const char *what, double *value)
+{
+    if (!is_real_number(op)) {
+        PyErr_Format(PyExc_TypeError, "%s must be a real number, not %.200s", what,
+                     Py_TYPE(op)->tp_name);
+        return -1;
+    }
+    *value = PyFloat_AsDouble(op);
+    return *value == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+int
+pacpy_double_from_seconds(PyObject *seconds, const char *what, double *value)
+{
+    if (PAC_LIKELY(PyFloat_CheckExact(seconds))) {
+        *value = PyFloat_AS_DOUBLE(seconds);
+    }
+    else if (double_from_number(seconds, what, value) < 0) {
+        return -1;
+    }
+    if (PAC_UNLIKELY(isnan(*value))) {
+        PyErr_Format(PyExc_ValueError, "%s must not be NaN", what);
+        return -1;
+    }
+    return 0;
+}
+
+uint64_t
+pacpy_ns_from_double(double seconds)
+{
+    double ns = ceil(seconds * 1e9);
+    if (ns <= 0) {
+        return 0;
+    }
+    return ns >= NS_END ? PAC_NEVER : (uint64_t)ns;
+}
+
+int
+pacpy_ns_from_seconds(PyObject *seconds, const char *what, uint64_t *ns)
+{
+    double value;
+    if (pacpy_double_from_seconds(seconds, what, &value) < 0) {
+        return -1;
+    }
+    *ns = pacpy_ns_from_double(value);
+    return 0;
+}
+
+double
+pacpy_seconds_from_ns(uint64_t ns)
+{
+    return ns == PAC_NEVER ? Py_HUGE_VAL : (double)ns / 1e9;
+}

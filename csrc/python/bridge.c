@@ -1,0 +1,1035 @@
+/* bridge.c - an executor of ours inside of a foreign loop.
+ *
+ *   asyncio task ──awaits──► asyncio future ◄──sets── wait ◄──wakes── leaf (Delay, Notified, ...)
+ *        ▲                                            │ a task of the bridge's executor
+ *        └── the loop's own wake-up                   ▼
+ *                                     turn of the executor: called by the loop
+ *
+ * The loop calls a turn for one of three reasons: the executor's descriptor is readable (another thread,
+ * or code outside of a turn, has woken something), its next deadline has come, or something is ready at
+ * once. Each turn, each await and the end of each wait *settle* the bridge: what the loop has to
+ * watch now, and nothing any more once no leaf waits and no timer is armed.
+ *
+ * Who holds whom. While the loop watches anything, it holds the bridge (through the callbacks), and the
+ * bridge holds the asyncio futures: a task that sleeps is kept alive by its loop, as one in asyncio.sleep()
+ * is. While it watches nothing, the bridge holds itself, so that its descriptors are there for the
+ * next wait, until the loop goes. The module's table of bridges has weak references only. So a
+ * loop that is abandoned with tasks in it is garbage together with its bridge, and the collector sees it.
+ * A wait does not hold its bridge: closing the executor ends the wait first.
+ *
+ * A loop of ours needs none of this. A task of asyncio's own that awaits a leaf there gets a wait on the
+ * loop's own executor.
+ */
+#include "bridge.h"
+
+#include "eventloop.h"
+
+#include "../core/executor.h"
+
+#include <errno.h>
+
+typedef struct {
+    PyObject_HEAD
+    struct pacpy_state *st;
+    struct pac_executor *executor; /* NULL once closed */
+    PyObject *loop;                /* borrowed, to compare with; NULL once it has gone */
+    PyObject *loop_ref;            /* weak reference to it; or the loop, if it takes none */
+    PyObject *timer;               /* what call_at returned; NULL: not armed */
+    PyObject *raised;              /* a KeyboardInterrupt or the like, on its way out of a turn */
+    PyObject *weakrefs;
+    struct pac_list waits;
+    uint64_t armed_ns;             /* what `timer` was armed for; PAC_NEVER: not armed */
+    int fd;                        /* the executor's */
+    unsigned long thread_id;       /* of the thread that ran the loop last */
+    bool reading;                  /* the loop watches the executor's descriptor */
+    bool soon;                     /* the loop is about to call a turn */
+    bool held;                     /* by itself */
+    bool early;                    /* this turn is the loop's timer, come before its time */
+} BridgeObject;
+
+/* One leaf that is awaited under a loop, and what wakes the task that awaits it. */
+struct pacpy_wait {
+    struct pac_future future;      /* the task's */
+    struct pac_task *task;         /* one reference */
+    struct pac_executor *executor; /* NULL once the task has ended */
+    BridgeObject *bridge;          /* borrowed; NULL: the loop is ours, or the task has ended */
+    LoopObject *own_loop;          /* borrowed, likewise */
+    PyObject *asyncio_future;      /* NULL: none yet, or the task has ended */
+    struct pac_list_node node;     /* in the bridge's waits */
+    bool abandoned;                /* its leaf has let go: the end of the task frees it */
+};
+
+/* Longer timers than this are armed anew when it is over: loops limit what they take. */
+#define LONGEST_TIMER_NS ((uint64_t)86400 * 1000000000)
+
+/* Around calls that may run anything, in places that an exception may be on its way through. */
+static void
+restore_exception(PyObject *exc)
+{
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}
+
+static PyObject *
+strong_ref(PyObject *weakref)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *op;
+    if (PyWeakref_GetRef(weakref, &op) < 0) {
+        PyErr_Clear();
+    }
+    return op;
+#else
+    PyObject *op = PyWeakref_GET_OBJECT(weakref);
+    return op == Py_None ? NULL : Py_NewRef(op);
+#endif
+}
+
+/* A new reference, or NULL if it has gone. */
+static PyObject *
+bridge_loop(BridgeObject *b)
+{
+    if (b->loop == NULL) {
+        return NULL;
+    }
+    return PyWeakref_Check(b->loop_ref) ? strong_ref(b->loop_ref) : Py_NewRef(b->loop_ref);
+}
+
+/* ---- the wait: a future whose poll sets an asyncio future ------------------------------------------ */
+
+/* The exception that came out of setting an asyncio future. What must leave the loop does so when the
+ * turn ends; there is nobody to tell about the rest. */
+static void
+turn_failed(BridgeObject *b, LoopObject *own_loop, PyObject *source)
+{
+    if (b == NULL) {
+        pacpy_loop_raise_or_print(own_loop, source);
+    }
+    else if (b->raised == NULL && !PyErr_ExceptionMatches(PyExc_Exception)) {
+        b->raised = PyErr_GetRaisedException();
+        pac_executor_interrupt(b->executor);
+    }
+    else {
+        PyErr_WriteUnraisable(source);
+    }
+}
+
+static int
+is_done(struct pacpy_state *st, PyObject *asyncio_future)
+{
+    PyObject *done = PyObject_CallMethodNoArgs(asyncio_future, st->str_done);
+    if (done == NULL) {
+        return -1;
+    }
+    int answer = PyObject_IsTrue(done);
+    Py_DECREF(done);
+    return answer;
+}
+
+static int
+finish(struct pacpy_state *st, PyObject *asyncio_future)
+{
+    int done = is_done(st, asyncio_future);
+    if (done != 0) {
+        return done;
+    }
+    PyObject *result = PyObject_CallMethodOneArg(asyncio_future, st->str_set_result, Py_None);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static enum pac_poll
+wait_poll(struct pac_future *f, struct pac_context *cx)
+{
+    struct pacpy_wait *w = PAC_CONTAINER_OF(f, struct pacpy_wait, future);
+    if (w->asyncio_future != NULL) {
+        PyObject *asyncio_future = Py_NewRef(w->asyncio_future);
+        /* Not held: whoever runs the executor holds them. */
+        BridgeObject *b = w->bridge;
+        LoopObject *own_loop = w->own_loop;
+        if (finish(b != NULL ? b->st : own_loop->st, asyncio_future) < 0) {
+            turn_failed(b, own_loop, asyncio_future);
+        }
+        Py_DECREF(asyncio_future);
+    }
+    return PAC_PENDING;
+}
+
+/* The task has ended: the leaf did, or the executor closes. */
+static void
+wait_drop(struct pac_future *f)
+{
+    struct pacpy_wait *w = PAC_CONTAINER_OF(f, struct pacpy_wait, future);
+    PyObject *asyncio_future = w->asyncio_future;
+    pac_list_remove(&w->node);
+    w->executor = NULL;
+    w->bridge = NULL;
+    w->own_loop = NULL;
+    w->asyncio_future = NULL;
+    if (w->abandoned) {
+        PyMem_Free(w);
+    }
+    if (asyncio_future != NULL) {
+        /* May run anything; also under an exception that is on its way. */
+        PyObject *exc = PyErr_GetRaisedException();
+        Py_DECREF(asyncio_future);
+        restore_exception(exc);
+    }
+}
+
+static const struct pac_future_vtable wait_vtable = {.poll = wait_poll, .drop = wait_drop};
+
+/* A wait on `ex`, which is b's or own_loop's; NULL and an exception. */
+static struct pacpy_wait *
+wait_new(struct pac_executor *ex, BridgeObject *b, LoopObject *own_loop)
+{
+    struct pacpy_wait *w = PyMem_Calloc(1, sizeof *w);
+    if (w == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    w->future.vtable = &wait_vtable;
+    w->executor = ex;
+    w->bridge = b;
+    w->own_loop = own_loop;
+    enum pac_status status;
+    w->task = pac_executor_spawn_idle(ex, &w->future, &status);
+    if (w->task == NULL) {
+        PyMem_Free(w);
+        if (status == PAC_CLOSED) {
+            PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        }
+        else {
+            PyErr_NoMemory();
+        }
+        return NULL;
+    }
+    if (b != NULL) {
+        pac_list_push_back(&b->waits, &w->node);
+    }
+    return w;
+}
+
+/* Does the thread that may run the executor of `w` differ from this one? A collector's destructor runs on
+ * any thread, and the loop's own methods must not be called there. */
+static bool
+is_elsewhere(const struct pacpy_wait *w)
+{
+    if (w->bridge != NULL) {
+        return w->bridge->thread_id != PyThread_get_thread_ident();
+    }
+    return w->executor->running && w->own_loop != pacpy_running_loop;
+}
+
+/* Let go of `w`, whose leaf does not know it any more. */
+static void
+wait_end(struct pacpy_wait *w)
+{
+    struct pac_task *task = w->task;
+    struct pac_executor *ex = w->executor;
+    w->abandoned = true;
+    if (ex == NULL) {
+        PyMem_Free(w);
+        pac_task_unref(task);
+    }
+    else if (is_elsewhere(w)) {
+        pac_task_cancel(task);
+        pac_task_unref(task);
+    }
+    else {
+        struct pac_scheduler *before = pac_executor_enter(ex);
+        /* If it is just being polled, further up this stack, it ends right after that. */
+        pac_task_shutdown(task);
+        pac_task_unref(task);
+        pac_executor_leave(before);
+    }
+}
+
+/* ---- what the loop has to watch -------------------------------------------------------------------- */
+
+static PyObject *Bridge_on_readable(PyObject *op, PyObject *ignored);
+static PyObject *Bridge_on_soon(PyObject *op, PyObject *ignored);
+static PyObject *on_timer(PyObject *weakref, PyObject *ignored);
+static PyObject *on_loop_gone(PyObject *weakref, PyObject *loop_ref);
+
+static PyMethodDef on_readable_def = {"pyasync_c_turn", Bridge_on_readable, METH_NOARGS, NULL};
+static PyMethodDef on_soon_def = {"pyasync_c_turn_soon", Bridge_on_soon, METH_NOARGS, NULL};
+static PyMethodDef on_timer_def = {"pyasync_c_timer", on_timer, METH_NOARGS, NULL};
+static PyMethodDef on_loop_gone_def = {"pyasync_c_loop_gone", on_loop_gone, METH_O, NULL};
+
+/* A callable that does not keep the bridge alive: its first argument is a weak reference. */
+static PyObject *
+weak_callback(BridgeObject *b, PyMethodDef *def)
+{
+    PyObject *weakref = PyWeakref_NewRef((PyObject *)b, NULL);
+    if (weakref == NULL) {
+        return NULL;
+    }
+    PyObject *callback = PyCFunction_New(def, weakref);
+    Py_DECREF(weakref);
+    return callback;
+}
+
+/* Hold it while the loop has no reason to, or stop that. The caller has a reference. */
+static void
+update_hold(BridgeObject *b)
+{
+    bool hold = b->executor != NULL && PyWeakref_Check(b->loop_ref) && !b->reading && !b->soon;
+    if (hold != b->held) {
+        b->held = hold;
+        if (hold) {
+            Py_INCREF(b);
+        }
+        else {
+            Py_DECREF(b);
+        }
+    }
+}
+
+static bool
+is_idle(const BridgeObject *b)
+{
+    return pac_list_is_empty(&b->waits) && b->executor->wheel.count == 0;
+}
+
+static int
+call_soon(BridgeObject *b, PyObject *loop)
+{
+    if (b->soon) {
+        return 0;
+    }
+    PyObject *callback = PyCFunction_New(&on_soon_def, (PyObject *)b);
+    if (callback == NULL) {
+        return -1;
+    }
+    b->soon = true;
+    PyObject *handle = PyObject_CallMethodOneArg(loop, b->st->str_call_soon, callback);
+    Py_DECREF(callback);
+    b->soon = handle != NULL;
+    Py_XDECREF(handle);
+    return handle == NULL ? -1 : 0;
+}
+
+static int
+add_reader(BridgeObject *b, PyObject *loop)
+{
+    PyObject *fd = PyLong_FromLong(b->fd);
+    PyObject *callback = PyCFunction_New(&on_readable_def, (PyObject *)b);
+    PyObject *done = NULL;
+    if (fd != NULL && callback != NULL) {
+        done = PyObject_CallMethodObjArgs(loop, b->st->str_add_reader, fd, callback, NULL);
+    }
+    Py_XDECREF(fd);
+    Py_XDECREF(callback);
+    if (done == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_NotImplementedError) ||
+            PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            PyErr_Format(PyExc_RuntimeError,
+                         "the running loop has no add_reader(), which awaiting a future of "
+                         "pyasync_c needs: %R", loop);
+        }
+        return -1;
+    }
+    Py_DECREF(done);
+    b->reading = true;
+    return 0;
+}
+
+/* Give up the timer of the loop; takes no notice of the one that has fired. */
+static int
+cancel_timer(BridgeObject *b)
+{
+    PyObject *timer = b->timer;
+    b->timer = NULL;
+    b->armed_ns = PAC_NEVER;
+    if (timer == NULL) {
+        return 0;
+    }
+    PyObject *done = PyObject_CallMethodNoArgs(timer, b->st->str_cancel);
+    Py_DECREF(timer);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* The loop's time() `ns` nanoseconds from now; -1 and an exception. */
+static double
+loop_time_in(BridgeObject *b, PyObject *loop, uint64_t ns)
+{
+    PyObject *time = PyObject_CallMethodNoArgs(loop, b->st->str_time);
+    if (time == NULL) {
+        return -1;
+    }
+    double now = PyFloat_AsDouble(time);
+    Py_DECREF(time);
+    return now + (double)ns * 1e-9;
+}
+
+static int
+arm_timer(BridgeObject *b, PyObject *loop, uint64_t next_ns)
+{
+    if (cancel_timer(b) < 0) {
+        return -1;
+    }
+    uint64_t now_ns = pac_clock_ns();
+    uint64_t delay_ns = next_ns > now_ns ? next_ns - now_ns : 0;
+    if (b->early) {
+        /* uvloop rounds to the nearest millisecond. Do not chase the rest of it in circles. */
+        delay_ns += 1000000 - delay_ns % 1000000;
+    }
+    double when = loop_time_in(b, loop, delay_ns < LONGEST_TIMER_NS ? delay_ns : LONGEST_TIMER_NS);
+    if (when == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    PyObject *at = PyFloat_FromDouble(when);
+    PyObject *callback = weak_callback(b, &on_timer_def);
+    PyObject *timer = NULL;
+    if (at != NULL && callback != NULL) {
+        timer = PyObject_CallMethodObjArgs(loop, b->st->str_call_at, at, callback, NULL);
+    }
+    Py_XDECREF(at);
+    Py_XDECREF(callback);
+    if (timer == NULL) {
+        return -1;
+    }
+    Py_XSETREF(b->timer, timer);
+    b->armed_ns = next_ns;
+    return 0;
+}
+
+static int
+remove_reader(BridgeObject *b, PyObject *loop)
+{
+    b->reading = false;
+    PyObject *done = NULL;
+    PyObject *fd = PyLong_FromLong(b->fd);
+    if (fd != NULL) {
+        done = PyObject_CallMethodOneArg(loop, b->st->str_remove_reader, fd);
+        Py_DECREF(fd);
+    }
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* Nothing waits any more. */
+static int
+unwatch(BridgeObject *b, PyObject *loop)
+{
+    int failed = 0;
+    if (b->timer != NULL) {
+        failed |= cancel_timer(b);
+    }
+    if (b->reading) {
+        failed |= remove_reader(b, loop);
+    }
+    return failed;
+}
+
+/* Something may stand in the queues that was woken and then ended, and a wake may have made the
+ * descriptor readable: clean up, as nobody watches it from now on. */
+static void
+sweep_queues(BridgeObject *b)
+{
+    struct pac_scheduler *before = pac_executor_enter(b->executor);
+    enum pac_status ignored = pac_executor_turn(b->executor);
+    (void)ignored;
+    pac_executor_leave(before);
+}
+
+/* Bring what the loop watches in line with what waits. 0, or -1 and an exception. */
+static int
+settle(BridgeObject *b, PyObject *loop)
+{
+    int failed = 0;
+    if (b->executor == NULL || b->executor->running) {
+        return 0; /* the turn in progress ends with this */
+    }
+    if (is_idle(b) && (b->reading || b->executor->scheduler.ready.length > 0)) {
+        sweep_queues(b);
+    }
+    if (b->executor != NULL && is_idle(b)) {
+        failed = unwatch(b, loop);
+    }
+    else if (b->executor != NULL) {
+        uint64_t next_ns = pac_executor_next_ns(b->executor);
+        if (next_ns == 0) {
+            failed = call_soon(b, loop);
+        }
+        else if (!b->reading) {
+            failed = add_reader(b, loop);
+        }
+        if (!failed && next_ns != 0 && next_ns < b->armed_ns) {
+            failed = arm_timer(b, loop, next_ns);
+        }
+    }
+    update_hold(b);
+    return failed;
+}
+
+/* ---- turns: called by the loop --------------------------------------------------------------------- */
+
+static PyObject *
+turn(BridgeObject *b)
+{
+    if (b->executor == NULL) {
+        Py_RETURN_NONE;
+    }
+    b->thread_id = PyThread_get_thread_ident();
+    struct pac_scheduler *before = pac_executor_enter(b->executor);
+    enum pac_status status = pac_executor_turn(b->executor);
+    int error = errno;
+    pac_executor_leave(before);
+    int failed = 0;
+    PyObject *loop = bridge_loop(b);
+    if (loop != NULL) {
+        failed = settle(b, loop);
+        Py_DECREF(loop);
+    }
+    if (b->raised != NULL) {
+        PyErr_SetRaisedException(b->raised);
+        b->raised = NULL;
+        return NULL;
+    }
+    if (failed) {
+        return NULL;
+    }
+    if (status == PAC_OS_ERROR) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Bridge_on_readable(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    Py_INCREF(op);
+    PyObject *result = turn((BridgeObject *)op);
+    Py_DECREF(op);
+    return result;
+}
+
+static PyObject *
+Bridge_on_soon(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    Py_INCREF(op);
+    ((BridgeObject *)op)->soon = false;
+    PyObject *result = turn((BridgeObject *)op);
+    update_hold((BridgeObject *)op);
+    Py_DECREF(op);
+    return result;
+}
+
+static PyObject *
+on_timer(PyObject *weakref, PyObject *Py_UNUSED(ignored))
+{
+    BridgeObject *b = (BridgeObject *)strong_ref(weakref);
+    if (b == NULL) {
+        Py_RETURN_NONE;
+    }
+    b->early = b->armed_ns != PAC_NEVER && pac_clock_ns() < b->armed_ns;
+    b->armed_ns = PAC_NEVER;
+    Py_CLEAR(b->timer);
+    PyObject *result = turn(b);
+    b->early = false;
+    Py_DECREF(b);
+    return result;
+}
+
+/* ---- making, closing ------------------------------------------------------------------------------- */
+
+/* The caller has a reference. Not possible during a turn, which means: while the loop runs. */
+static void
+bridge_close(BridgeObject *b)
+{
+    struct pac_executor *ex = b->executor;
+    if (ex == NULL || ex->running) {
+        return;
+    }
+    b->executor = NULL;
+    b->loop = NULL;
+    pac_executor_close(ex);
+    pac_executor_free(ex);
+    Py_CLEAR(b->timer);
+    update_hold(b);
+}
+
+static PyObject *
+on_loop_gone(PyObject *weakref, PyObject *loop_ref)
+{
+    BridgeObject *b = (BridgeObject *)strong_ref(weakref);
+    if (b != NULL) {
+        bridge_close(b);
+        Py_DECREF(b);
+    }
+    Py_RETURN_NONE;
+}
+
+static int
+Bridge_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    BridgeObject *b = (BridgeObject *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(b->loop_ref);
+    Py_VISIT(b->timer);
+    Py_VISIT(b->raised);
+    for (struct pac_list_node *n = b->waits.head.next; n != &b->waits.head; n = n->next) {
+        Py_VISIT(PAC_LIST_ENTRY(n, struct pacpy_wait, node)->asyncio_future);
+    }
+    return 0;
+}
+
+static int
+Bridge_clear(PyObject *op)
+{
+    BridgeObject *b = (BridgeObject *)op;
+    bridge_close(b);
+    Py_CLEAR(b->timer);
+    Py_CLEAR(b->raised);
+    return 0;
+}
+
+static void
+Bridge_dealloc(PyObject *op)
+{
+    BridgeObject *b = (BridgeObject *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (b->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    Bridge_clear(op);
+    Py_CLEAR(b->loop_ref);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMemberDef Bridge_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(BridgeObject, weakrefs), READONLY},
+    {NULL},
+};
+
+static PyType_Slot Bridge_slots[] = {
+    {Py_tp_doc, "What lets a foreign loop wait for futures of ours."},
+    {Py_tp_traverse, Bridge_traverse},
+    {Py_tp_clear, Bridge_clear},
+    {Py_tp_dealloc, Bridge_dealloc},
+    {Py_tp_members, Bridge_members},
+    {0, NULL},
+};
+
+static PyType_Spec Bridge_spec = {
+    .name = "pyasync_c.Bridge",
+    .basicsize = sizeof(BridgeObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Bridge_slots,
+};
+
+int
+pacpy_bridge_exec(PyObject *module)
+{
+    struct pacpy_state *st = pacpy_state_of(module);
+    return pacpy_make_type(module, &Bridge_spec, NULL, &st->Bridge_type, NULL);
+}
+
+static int
+bridge_set_loop(BridgeObject *b, PyObject *loop)
+{
+    PyObject *callback = weak_callback(b, &on_loop_gone_def);
+    if (callback == NULL) {
+        return -1;
+    }
+    b->loop_ref = PyWeakref_NewRef(loop, callback);
+    Py_DECREF(callback);
+    if (b->loop_ref == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_TypeError)) {
+            return -1;
+        }
+        /* It takes no weak references: held while there are waits, as nothing holds the bridge after. */
+        PyErr_Clear();
+        b->loop_ref = Py_NewRef(loop);
+    }
+    b->loop = loop;
+    return 0;
+}
+
+static BridgeObject *
+bridge_new(struct pacpy_state *st, PyObject *loop)
+{
+    BridgeObject *b = (BridgeObject *)st->Bridge_type->tp_alloc(st->Bridge_type, 0);
+    if (b == NULL) {
+        return NULL;
+    }
+    b->st = st;
+    b->armed_ns = PAC_NEVER;
+    pac_list_init(&b->waits);
+    if (bridge_set_loop(b, loop) < 0) {
+        Py_DECREF(b);
+        return NULL;
+    }
+    enum pac_status status;
+    b->executor = pac_executor_new(NULL, &status);
+    if (b->executor == NULL) {
+        if (status == PAC_NO_MEMORY) {
+            PyErr_NoMemory();
+        }
+        else {
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+        Py_DECREF(b);
+        return NULL;
+    }
+    b->fd = pac_executor_fd(b->executor);
+    update_hold(b);
+    return b;
+}
+
+/* ---- finding the bridge of a loop ------------------------------------------------------------------ */
+
+/* Close the bridges of loops that were closed but are still referred to. */
+static int
+sweep_bridges(struct pacpy_state *st)
+{
+    PyObject *values = PyObject_CallMethod(st->bridges, "values", NULL);
+    PyObject *refs = values == NULL ? NULL : PySequence_List(values);
+    Py_XDECREF(values);
+    if (refs == NULL) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(refs); i++) {
+        BridgeObject *b = (BridgeObject *)strong_ref(PyList_GET_ITEM(refs, i));
+        PyObject *loop = b == NULL ? NULL : bridge_loop(b);
+        PyObject *closed = loop == NULL ? NULL : PyObject_CallMethod(loop, "is_closed", NULL);
+        if (closed == Py_True) {
+            bridge_close(b);
+        }
+        PyErr_Clear();
+        Py_XDECREF(closed);
+        Py_XDECREF(loop);
+        Py_XDECREF(b);
+    }
+    Py_DECREF(refs);
+    return 0;
+}
+
+static int
+need_table(struct pacpy_state *st)
+{
+    if (st->bridges != NULL) {
+        return 0;
+    }
+    PyObject *module = PyImport_ImportModule("weakref");
+    if (module == NULL) {
+        return -1;
+    }
+    PyObject *table = PyObject_CallMethod(module, "WeakKeyDictionary", NULL);
+    Py_DECREF(module);
+    if (table == NULL) {
+        return -1;
+    }
+    Py_XSETREF(st->bridges, table);
+    return 0;
+}
+
+/* In the table, as a weak reference; and as the one used last. */
+static int
+remember(struct pacpy_state *st, BridgeObject *b, PyObject *loop, bool in_table)
+{
+    PyObject *weakref = PyWeakref_NewRef((PyObject *)b, NULL);
+    if (weakref == NULL) {
+        return -1;
+    }
+    int failed = 0;
+    if (in_table && PyWeakref_Check(b->loop_ref)) {
+        failed = PyObject_SetItem(st->bridges, loop, weakref);
+    }
+    Py_XSETREF(st->last_bridge, weakref);
+    return failed;
+}
+
+/* The entry of the table, or NULL; an exception may be set (a loop that takes no weak references is
+ * in no table). */
+static BridgeObject *
+look_up(struct pacpy_state *st, PyObject *loop)
+{
+    PyObject *weakref = PyObject_CallMethod(st->bridges, "get", "O", loop);
+    if (weakref == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Clear();
+    }
+    BridgeObject *b = NULL;
+    if (weakref != NULL && weakref != Py_None) {
+        b = (BridgeObject *)strong_ref(weakref);
+    }
+    Py_XDECREF(weakref);
+    if (b != NULL && b->executor == NULL) {
+        Py_CLEAR(b);
+    }
+    return b;
+}
+
+static BridgeObject *
+find_or_make(struct pacpy_state *st, PyObject *loop)
+{
+    if (need_table(st) < 0) {
+        return NULL;
+    }
+    BridgeObject *b = look_up(st, loop);
+    bool made = b == NULL;
+    if (made) {
+        if (PyErr_Occurred() || sweep_bridges(st) < 0) {
+            return NULL;
+        }
+        b = bridge_new(st, loop);
+    }
+    if (b != NULL && remember(st, b, loop, made) < 0) {
+        bridge_close(b);
+        Py_CLEAR(b);
+    }
+    return b;
+}
+
+/* The bridge of `loop`, which runs on this thread: a new reference, or NULL and an exception. */
+static BridgeObject *
+bridge_of(struct pacpy_state *st, PyObject *loop)
+{
+    BridgeObject *b = NULL;
+    if (st->last_bridge != NULL) {
+        b = (BridgeObject *)strong_ref(st->last_bridge);
+        if (b != NULL && (b->loop != loop || b->executor == NULL)) {
+            Py_CLEAR(b);
+        }
+    }
+    if (b == NULL) {
+        b = find_or_make(st, loop);
+    }
+    if (b != NULL) {
+        b->thread_id = PyThread_get_thread_ident();
+    }
+    return b;
+}
+
+/* The loop that runs on this thread: a new reference. NULL: none, or an exception is set. */
+static PyObject *
+running_loop(struct pacpy_state *st)
+{
+    if (st->Task_type == NULL) {
+        PyObject *asyncio = PyDict_GetItemString(PyImport_GetModuleDict(), "asyncio");
+        if (asyncio == NULL || pacpy_need_asyncio(st) < 0) {
+            return NULL;
+        }
+    }
+    PyObject *loop = PyObject_CallNoArgs(st->asyncio_get_running_loop);
+    if (loop == Py_None) {
+        Py_CLEAR(loop);
+    }
+    return loop;
+}
+
+/* ---- awaiting ------------------------------------------------------------------------------------- */
+
+/* Poll `f` with the waker of its wait. 1 and *value, 0, -1. */
+static int
+poll_waiting(FutureObject *f, struct pac_executor *ex, PyObject **value)
+{
+    /* A reference, since the poll may end the wait. */
+    struct pac_task *task = pac_task_ref(f->wait->task);
+    struct pac_waker waker = pac_task_waker(task);
+    struct pac_context cx = {&waker};
+    struct pacpy_frame frame;
+    int ready;
+    struct pac_scheduler *before = pac_executor_enter(ex);
+    pacpy_frame_push_by_hand(f->st, &frame, &cx);
+    if (f->driver != NULL && frame.current_task != NULL && f->driver != frame.current_task) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "this future is already being awaited by another task");
+        ready = -1;
+    }
+    else {
+        ready = pacpy_future_poll(f, &cx, value);
+        if (ready == 0) {
+            f->driver = frame.current_task;
+        }
+        else if (f->wait != NULL) {
+            pacpy_bridge_end_wait(f);
+        }
+    }
+    pacpy_frame_pop(&frame);
+    pac_task_unref(task);
+    pac_executor_leave(before);
+    if (ready >= 0 && pacpy_frame_top == NULL) {
+        pacpy_forget_await_result(f->st);
+    }
+    return ready;
+}
+
+/* The asyncio future to wait for: the present one of the wait, or a new one if that is done. */
+static PyObject *
+future_to_wait_for(struct pacpy_state *st, PyObject *present, PyObject *loop)
+{
+    if (present != NULL) {
+        Py_INCREF(present);
+        int done = is_done(st, present);
+        if (done == 0) {
+            return present;
+        }
+        Py_DECREF(present);
+        if (done < 0) {
+            return NULL;
+        }
+    }
+    return PyObject_CallMethodNoArgs(loop, st->str_create_future);
+}
+
+static bool
+is_waiting(FutureObject *f)
+{
+    if (f->wait != NULL && f->wait->executor != NULL) {
+        return true;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "the future was dropped while it was polled");
+    return false;
+}
+
+/* `f` is pending: what the asyncio task has to wait for; NULL and an exception. Whatever runs Python
+ * here may drop the future, and then nobody would wake that task. */
+static PyObject *
+suspend(FutureObject *f, PyObject *loop, BridgeObject *b)
+{
+    struct pacpy_state *st = f->st;
+    if (!is_waiting(f)) {
+        return NULL;
+    }
+    PyObject *asyncio_future = future_to_wait_for(st, f->wait->asyncio_future, loop);
+    if (asyncio_future == NULL) {
+        return NULL;
+    }
+    if (PyObject_SetAttr(asyncio_future, st->str__asyncio_future_blocking, Py_True) < 0 ||
+        (b != NULL && settle(b, loop) < 0) || !is_waiting(f)) {
+        Py_DECREF(asyncio_future);
+        return NULL;
+    }
+    Py_XSETREF(f->wait->asyncio_future, Py_NewRef(asyncio_future));
+    return asyncio_future;
+}
+
+/* What is left of the await under `loop`, whose executor is `ex` and whose bridge `b` (NULL: it is a
+ * loop of ours). */
+static PyObject *
+step(FutureObject *f, PyObject *loop, BridgeObject *b, struct pac_executor *ex)
+{
+    PyObject *value;
+    if (f->wait != NULL && f->wait->executor != ex) {
+        pacpy_bridge_end_wait(f); /* it has moved here from another loop */
+    }
+    if (f->wait == NULL) {
+        f->wait = wait_new(ex, b, b == NULL ? (LoopObject *)loop : NULL);
+        if (f->wait == NULL) {
+            return NULL;
+        }
+    }
+    int ready = poll_waiting(f, ex, &value);
+    if (ready > 0) {
+        return pacpy_return_from_await(f->st, value);
+    }
+    if (ready < 0) {
+        return NULL;
+    }
+    PyObject *asyncio_future = suspend(f, loop, b);
+    if (asyncio_future == NULL) {
+        /* The await ends here, with this exception. */
+        PyObject *exc = PyErr_GetRaisedException();
+        pacpy_future_forget(f);
+        restore_exception(exc);
+    }
+    return asyncio_future;
+}
+
+PyObject *
+pacpy_bridge_iternext(FutureObject *f)
+{
+    struct pacpy_state *st = f->st;
+    PyObject *loop = running_loop(st);
+    if (loop == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_RuntimeError, "no running event loop");
+        }
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (PyObject_TypeCheck(loop, st->LoopBase_type)) {
+        struct pac_executor *ex = ((LoopObject *)loop)->executor;
+        if (ex == NULL) {
+            PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        }
+        else {
+            result = step(f, loop, NULL, ex);
+        }
+    }
+    else {
+        BridgeObject *b = bridge_of(st, loop);
+        if (b != NULL) {
+            result = step(f, loop, b, b->executor);
+            Py_DECREF(b);
+        }
+    }
+    Py_DECREF(loop);
+    return result;
+}
+
+void
+pacpy_bridge_end_wait(FutureObject *f)
+{
+    struct pacpy_wait *w = f->wait;
+    if (w == NULL) {
+        return;
+    }
+    f->wait = NULL;
+    f->driver = NULL;
+    /* Everything below may run anything; also under an exception that is on its way. */
+    PyObject *exc = PyErr_GetRaisedException();
+    BridgeObject *b = (BridgeObject *)Py_XNewRef(w->bridge);
+    bool elsewhere = w->executor != NULL && is_elsewhere(w);
+    wait_end(w);
+    if (b != NULL) {
+        PyObject *loop = NULL;
+        if (!elsewhere) {
+            loop = bridge_loop(b);
+        }
+        if (loop != NULL && settle(b, loop) < 0) {
+            PyErr_WriteUnraisable(loop);
+        }
+        Py_XDECREF(loop);
+        Py_DECREF(b);
+    }
+    restore_exception(exc);
+}
+
+bool
+pacpy_bridge_enter(struct pacpy_state *st, struct pac_scheduler **before)
+{
+    if (pac_current_scheduler != NULL) {
+        return false;
+    }
+    PyObject *loop = running_loop(st);
+    struct pac_executor *ex = NULL;
+    if (loop != NULL && PyObject_TypeCheck(loop, st->LoopBase_type)) {
+        ex = ((LoopObject *)loop)->executor;
+    }
+    else if (loop != NULL) {
+        BridgeObject *b = bridge_of(st, loop);
+        /* The coming turn arms the loop's timer for what is about to be armed. It holds the bridge. */
+        if (b != NULL && call_soon(b, loop) == 0) {
+            ex = b->executor;
+            update_hold(b);
+        }
+        Py_XDECREF(b);
+    }
+    Py_XDECREF(loop);
+    PyErr_Clear();
+    if (ex == NULL) {
+        return false;
+    }
+    *before = pac_executor_enter(ex);
+    return true;
+}

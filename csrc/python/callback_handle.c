@@ -1,0 +1,526 @@
+/* callback_handle.c - call_soon, call_later, call_at: a Python object, a runnable and a timer in one. */
+#include "callback_handle.h"
+
+/* Where asyncio's classes keep their slots, and where ours begins: read off the classes, the same for all
+ * interpreters of the process. */
+static struct {
+    Py_ssize_t callback, args, cancelled, loop, source_traceback, repr, context; /* Handle */
+    Py_ssize_t scheduled, when;                                                 /* TimerHandle */
+    Py_ssize_t ours;
+} offsets;
+
+#define SLOT(op, name) (*(PyObject **)((char *)(op) + offsets.name))
+
+struct handle {
+    struct pac_runnable runnable; /* queued: one strong reference */
+    struct pac_timer timer;       /* armed: one strong reference */
+    struct pacpy_state *st;
+};
+
+static inline struct handle *
+handle_of(PyObject *op)
+{
+    return (struct handle *)((char *)op + offsets.ours);
+}
+
+static inline PyObject *
+handle_object(struct handle *h)
+{
+    return (PyObject *)((char *)h - offsets.ours);
+}
+
+static inline bool
+handle_is_timer(PyObject *op)
+{
+    struct pacpy_state *st = handle_of(op)->st;
+    return Py_IS_TYPE(op, st->TimerHandle_type);
+}
+
+static inline LoopObject *
+handle_loop(PyObject *op)
+{
+    return (LoopObject *)SLOT(op, loop);
+}
+
+/* ---- running ------------------------------------------------------------------------------------- */
+
+/* The callback has raised. */
+static void
+report_callback(LoopObject *loop, PyObject *handle)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyErr_GivenExceptionMatches(exc, PyExc_SystemExit) ||
+        PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)) {
+        pacpy_loop_raise(loop, exc);
+        return;
+    }
+    PyObject *done = PyObject_CallMethod(loop->st->asyncio_support, "report_callback", "OOO", loop,
+                                         handle, exc);
+    Py_DECREF(exc);
+    if (done == NULL) {
+        pacpy_loop_raise_or_print(loop, handle);
+    }
+    Py_XDECREF(done);
+}
+
+/* callback(*args), within the context. */
+static PyObject *
+call_back(PyObject *callback, PyObject *args)
+{
+    return PyObject_Vectorcall(callback, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args), NULL);
+}
+
+static void
+handle_run(struct pac_runnable *r)
+{
+    PyObject *op = handle_object(PAC_CONTAINER_OF(r, struct handle, runnable));
+    LoopObject *loop = handle_loop(op);
+    if (loop == NULL || SLOT(op, cancelled) != Py_False) {
+        Py_DECREF(op);
+        return;
+    }
+    uint64_t began_ns = PAC_UNLIKELY(loop->debug) ? pac_clock_ns() : 0;
+    /* The callback may cancel its own handle, which empties these slots. */
+    PyObject *callback = Py_NewRef(SLOT(op, callback));
+    PyObject *args = Py_NewRef(SLOT(op, args));
+    PyObject *context = Py_NewRef(SLOT(op, context));
+    PyObject *result = NULL;
+    Py_INCREF(loop);
+    if (pacpy_loop_leave_task(loop) == 0 && PyContext_Enter(context) == 0) {
+        result = call_back(callback, args);
+        if (PyContext_Exit(context) < 0) {
+            Py_CLEAR(result);
+        }
+    }
+    if (result == NULL) {
+        report_callback(loop, op);
+    }
+    if (PAC_UNLIKELY(began_ns != 0)) {
+        pacpy_loop_note_duration(loop, began_ns, op);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(context);
+    Py_DECREF(args);
+    Py_DECREF(callback);
+    Py_DECREF(op);
+    Py_DECREF(loop);
+}
+
+static void
+handle_discard(struct pac_runnable *r)
+{
+    Py_DECREF(handle_object(PAC_CONTAINER_OF(r, struct handle, runnable)));
+}
+
+static const struct pac_runnable_vtable handle_vtable = {
+    .run = handle_run,
+    .discard = handle_discard,
+};
+
+/* The timer's reference becomes the queue's. */
+static void
+handle_fire(struct pac_timer *timer)
+{
+    struct handle *h = PAC_CONTAINER_OF(timer, struct handle, timer);
+    PyObject *op = handle_object(h);
+    Py_XSETREF(SLOT(op, scheduled), Py_NewRef(Py_False));
+    LoopObject *loop = handle_loop(op);
+    pac_run_queue_push(&loop->executor->scheduler.ready, &h->runnable);
+}
+
+int
+pacpy_handle_visit_runnable(struct pac_runnable *r, visitproc visit, void *arg)
+{
+    if (r->vtable == &handle_vtable) {
+        Py_VISIT(handle_object(PAC_CONTAINER_OF(r, struct handle, runnable)));
+    }
+    return 0;
+}
+
+int
+pacpy_handle_visit_timer(struct pac_timer *timer, visitproc visit, void *arg)
+{
+    if (timer->fire == handle_fire) {
+        Py_VISIT(handle_object(PAC_CONTAINER_OF(timer, struct handle, timer)));
+    }
+    return 0;
+}
+
+/* ---- making -------------------------------------------------------------------------------------- */
+
+static PyObject *
+args_tuple(PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *tuple = PyTuple_New(nargs);
+    for (Py_ssize_t i = 0; tuple != NULL && i < nargs; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+    }
+    return tuple;
+}
+
+/* A fresh handle of `type`; every slot filled, nothing queued or armed. */
+static PyObject *
+handle_new(LoopObject *loop, struct pacpy_freelist *list, PyTypeObject *type, PyObject *callback,
+           PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+{
+    struct pacpy_state *st = loop->st;
+    PyObject *tuple = args_tuple(args, nargs);
+    PyObject *present = context == NULL || context == Py_None ? PyContext_CopyCurrent()
+                                                              : Py_NewRef(context);
+    PyObject *op = tuple == NULL || present == NULL ? NULL : pacpy_freelist_alloc(list, type);
+    if (op == NULL) {
+        Py_XDECREF(tuple);
+        Py_XDECREF(present);
+        return NULL;
+    }
+    SLOT(op, callback) = Py_NewRef(callback);
+    SLOT(op, args) = tuple;
+    SLOT(op, context) = present;
+    SLOT(op, cancelled) = Py_NewRef(Py_False);
+    SLOT(op, loop) = Py_NewRef(loop);
+    SLOT(op, source_traceback) = NULL;
+    SLOT(op, repr) = Py_NewRef(Py_None);
+    struct handle *h = handle_of(op);
+    h->runnable.vtable = &handle_vtable;
+    h->st = st;
+    pac_timer_init(&h->timer, handle_fire);
+    if (type == st->TimerHandle_type) {
+        SLOT(op, scheduled) = SLOT(op, when) = NULL;
+    }
+    PyObject_GC_Track(op);
+    if (PAC_UNLIKELY(loop->debug)) {
+        SLOT(op, source_traceback) = PyObject_CallNoArgs(st->asyncio_extract_stack);
+        if (SLOT(op, source_traceback) == NULL) {
+            Py_DECREF(op);
+            return NULL;
+        }
+    }
+    else {
+        SLOT(op, source_traceback) = Py_NewRef(Py_None);
+    }
+    return op;
+}
+
+/* Queue `r`, which has its reference already: on the loop's thread directly, also while it does not run; else
+ * by its inject queue. 0, or -1 with RuntimeError and the reference given up. */
+static int
+queue_runnable(LoopObject *loop, struct pac_runnable *r)
+{
+    struct pac_executor *ex = loop->executor;
+    if (pac_current_scheduler == &ex->scheduler || !ex->running) {
+        pac_run_queue_push(&ex->scheduler.ready, r);
+        return 0;
+    }
+    if (pac_scheduler_inject(&ex->scheduler, r) == PAC_OK) {
+        return 0;
+    }
+    r->vtable->discard(r);
+    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+    return -1;
+}
+
+PyObject *
+pacpy_handle_soon(LoopObject *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *context)
+{
+    struct pacpy_state *st = loop->st;
+    PyObject *op = handle_new(loop, &st->handle_free, st->CallbackHandle_type, callback, args,
+                              nargs, context);
+    if (op == NULL) {
+        return NULL;
+    }
+    Py_INCREF(op);
+    if (queue_runnable(loop, &handle_of(op)->runnable) < 0) {
+        Py_DECREF(op);
+        return NULL;
+    }
+    return op;
+}
+
+PyObject *
+pacpy_handle_at(LoopObject *loop, uint64_t deadline_ns, PyObject *when, PyObject *callback,
+                PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+{
+    struct pacpy_state *st = loop->st;
+    PyObject *op = handle_new(loop, &st->timer_handle_free, st->TimerHandle_type, callback, args,
+                              nargs, context);
+    if (op == NULL) {
+        return NULL;
+    }
+    SLOT(op, when) = Py_NewRef(when);
+    SLOT(op, scheduled) = Py_NewRef(Py_True);
+    if (deadline_ns != PAC_NEVER) {
+        Py_INCREF(op);
+        pac_wheel_insert(&loop->executor->wheel, &handle_of(op)->timer, deadline_ns);
+        if (!pac_timer_is_armed(&handle_of(op)->timer)) {
+            Py_DECREF(op);
+        }
+    }
+    return op;
+}
+
+/* ---- somebody else's Handle ----------------------------------------------------------------------- */
+
+struct adopted {
+    struct pac_runnable runnable;
+    LoopObject *loop;
+    PyObject *handle;
+};
+
+static void
+adopted_free(struct adopted *a)
+{
+    LoopObject *loop = a->loop;
+    PyObject *handle = a->handle;
+    PyMem_Free(a);
+    Py_DECREF(handle);
+    Py_DECREF(loop);
+}
+
+static void
+adopted_run(struct pac_runnable *r)
+{
+    struct adopted *a = PAC_CONTAINER_OF(r, struct adopted, runnable);
+    LoopObject *loop = a->loop;
+    uint64_t began_ns = PAC_UNLIKELY(loop->debug) ? pac_clock_ns() : 0;
+    PyObject *done = NULL;
+    if (pacpy_loop_leave_task(loop) == 0) {
+        PyObject *cancelled = PyObject_GetAttrString(a->handle, "_cancelled");
+        if (cancelled == Py_True) {
+            done = Py_NewRef(Py_None);
+        }
+        else if (cancelled != NULL) {
+            done = PyObject_CallMethod(a->handle, "_run", NULL);
+        }
+        Py_XDECREF(cancelled);
+    }
+    if (done == NULL) {
+        pacpy_loop_raise_or_print(loop, a->handle);
+    }
+    Py_XDECREF(done);
+    if (PAC_UNLIKELY(began_ns != 0)) {
+        pacpy_loop_note_duration(loop, began_ns, a->handle);
+    }
+    adopted_free(a);
+}
+
+static void
+adopted_discard(struct pac_runnable *r)
+{
+    adopted_free(PAC_CONTAINER_OF(r, struct adopted, runnable));
+}
+
+static const struct pac_runnable_vtable adopted_vtable = {
+    .run = adopted_run,
+    .discard = adopted_discard,
+};
+
+int
+pacpy_handle_adopt(LoopObject *loop, PyObject *handle)
+{
+    if (PyObject_TypeCheck(handle, loop->st->CallbackHandle_type)) {
+        Py_INCREF(handle);
+        return queue_runnable(loop, &handle_of(handle)->runnable);
+    }
+    struct adopted *a = PyMem_Malloc(sizeof *a);
+    if (a == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    a->runnable.vtable = &adopted_vtable;
+    a->loop = (LoopObject *)Py_NewRef(loop);
+    a->handle = Py_NewRef(handle);
+    return queue_runnable(loop, &a->runnable);
+}
+
+/* ---- slots --------------------------------------------------------------------------------------- */
+
+static int
+Handle_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(SLOT(op, callback));
+    Py_VISIT(SLOT(op, args));
+    Py_VISIT(SLOT(op, context));
+    Py_VISIT(SLOT(op, loop));
+    Py_VISIT(SLOT(op, source_traceback));
+    Py_VISIT(SLOT(op, repr));
+    if (handle_is_timer(op)) {
+        Py_VISIT(SLOT(op, when));
+    }
+    return 0;
+}
+
+static int
+Handle_clear(PyObject *op)
+{
+    Py_CLEAR(SLOT(op, callback));
+    Py_CLEAR(SLOT(op, args));
+    Py_CLEAR(SLOT(op, context));
+    Py_CLEAR(SLOT(op, loop));
+    Py_CLEAR(SLOT(op, source_traceback));
+    Py_CLEAR(SLOT(op, repr));
+    if (handle_is_timer(op)) {
+        Py_CLEAR(SLOT(op, when));
+        Py_CLEAR(SLOT(op, scheduled));
+    }
+    return 0;
+}
+
+static void
+Handle_dealloc(PyObject *op)
+{
+    struct pacpy_state *st = handle_of(op)->st;
+    bool is_timer = handle_is_timer(op);
+    PyObject_GC_UnTrack(op);
+    PyObject_ClearWeakRefs(op);
+    Handle_clear(op);
+    Py_CLEAR(SLOT(op, cancelled));
+    pacpy_freelist_free(is_timer ? &st->timer_handle_free : &st->handle_free,
+                        is_timer ? st->TimerHandle_type : st->CallbackHandle_type, op);
+}
+
+/* Disarm a timer handle: gives up the wheel's reference. */
+static void
+disarm(PyObject *op)
+{
+    struct handle *h = handle_of(op);
+    LoopObject *loop = handle_loop(op);
+    Py_XSETREF(SLOT(op, scheduled), Py_NewRef(Py_False));
+    if (pac_timer_is_armed(&h->timer) && loop != NULL && loop->executor != NULL) {
+        pac_wheel_remove(&loop->executor->wheel, &h->timer);
+        Py_DECREF(op); /* the caller holds another */
+    }
+}
+
+static PyObject *
+Handle_cancel(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = handle_loop(op);
+    if (SLOT(op, cancelled) == Py_True) {
+        Py_RETURN_NONE;
+    }
+    if (loop != NULL && loop->debug) {
+        /* Keep what it was, for whoever prints it later. */
+        PyObject *repr = PyObject_Repr(op);
+        if (repr == NULL) {
+            return NULL;
+        }
+        Py_XSETREF(SLOT(op, repr), repr);
+    }
+    Py_SETREF(SLOT(op, cancelled), Py_NewRef(Py_True));
+    Py_INCREF(op);
+    if (handle_is_timer(op)) {
+        disarm(op);
+    }
+    Py_XSETREF(SLOT(op, callback), Py_NewRef(Py_None));
+    Py_XSETREF(SLOT(op, args), Py_NewRef(Py_None));
+    Py_DECREF(op);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef Handle_methods[] = {
+    {"cancel", Handle_cancel, METH_NOARGS, "Take the callback back: it will not be called."},
+    {NULL},
+};
+
+static PyType_Slot CallbackHandle_slots[] = {
+    {Py_tp_doc, "An asyncio.Handle of a pyasync_c loop."},
+    {Py_tp_traverse, Handle_traverse},
+    {Py_tp_clear, Handle_clear},
+    {Py_tp_dealloc, Handle_dealloc},
+    {Py_tp_methods, Handle_methods},
+    {0, NULL},
+};
+
+static PyType_Spec CallbackHandle_spec = {
+    .name = "pyasync_c.CallbackHandle",
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = CallbackHandle_slots,
+};
+
+static PyType_Slot TimerHandle_slots[] = {
+    {Py_tp_doc, "An asyncio.TimerHandle of a pyasync_c loop."},
+    {Py_tp_traverse, Handle_traverse},
+    {Py_tp_clear, Handle_clear},
+    {Py_tp_dealloc, Handle_dealloc},
+    {Py_tp_methods, Handle_methods},
+    {0, NULL},
+};
+
+static PyType_Spec TimerHandle_spec = {
+    .name = "pyasync_c.TimerHandle",
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = TimerHandle_slots,
+};
+
+/* ---- asyncio's classes --------------------------------------------------------------------------- */
+
+static int
+learn_offset(PyObject *cls, const char *name, Py_ssize_t *offset)
+{
+    PyObject *member = PyObject_GetAttrString(cls, name);
+    if (member == NULL) {
+        return -1;
+    }
+    if (!Py_IS_TYPE(member, &PyMemberDescr_Type)) {
+        PyErr_Format(PyExc_SystemError, "asyncio's %s is no slot in this Python", name);
+        Py_DECREF(member);
+        return -1;
+    }
+    *offset = ((PyMemberDescrObject *)member)->d_member->offset;
+    Py_DECREF(member);
+    return 0;
+}
+
+static int
+learn_offsets(PyObject *handle, PyObject *timer_handle)
+{
+    const struct {
+        PyObject *cls;
+        const char *name;
+        Py_ssize_t *offset;
+    } wanted[] = {
+        {handle, "_callback", &offsets.callback},
+        {handle, "_args", &offsets.args},
+        {handle, "_cancelled", &offsets.cancelled},
+        {handle, "_loop", &offsets.loop},
+        {handle, "_source_traceback", &offsets.source_traceback},
+        {handle, "_repr", &offsets.repr},
+        {handle, "_context", &offsets.context},
+        {timer_handle, "_scheduled", &offsets.scheduled},
+        {timer_handle, "_when", &offsets.when},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        if (learn_offset(wanted[i].cls, wanted[i].name, wanted[i].offset) < 0) {
+            return -1;
+        }
+    }
+    Py_ssize_t alignment = (Py_ssize_t)_Alignof(max_align_t);
+    Py_ssize_t size = ((PyTypeObject *)timer_handle)->tp_basicsize;
+    offsets.ours = (size + alignment - 1) / alignment * alignment;
+    return 0;
+}
+
+int
+pacpy_callback_handle_make_types(struct pacpy_state *st)
+{
+    PyObject *events = PyImport_ImportModule("asyncio.events");
+    PyObject *handle = events == NULL ? NULL : PyObject_GetAttrString(events, "Handle");
+    PyObject *timer = events == NULL ? NULL : PyObject_GetAttrString(events, "TimerHandle");
+    int made = -1;
+    if (handle != NULL && timer != NULL && learn_offsets(handle, timer) == 0) {
+        int size = (int)(offsets.ours + (Py_ssize_t)sizeof(struct handle));
+        CallbackHandle_spec.basicsize = TimerHandle_spec.basicsize = size;
+        made = pacpy_make_type(st->module, &CallbackHandle_spec, (PyTypeObject *)handle,
+                               &st->CallbackHandle_type, NULL);
+        if (made == 0) {
+            made = pacpy_make_type(st->module, &TimerHandle_spec, (PyTypeObject *)timer,
+                                   &st->TimerHandle_type, NULL);
+        }
+    }
+    Py_XDECREF(events);
+    Py_XDECREF(handle);
+    Py_XDECREF(timer);
+    return made;
+}

@@ -1,0 +1,873 @@
+/* eventloop.c - LoopBase: asyncio's scheduling methods, straight onto the executor. */
+#include "eventloop.h"
+
+#include "args.h"
+#include "callback_handle.h"
+#include "task.h"
+
+#include <unistd.h>
+
+PAC_THREAD_LOCAL LoopObject *pacpy_running_loop;
+
+struct pacpy_source {
+    struct pac_source source;
+    LoopObject *loop; /* borrowed: it owns this */
+    PyObject *key;    /* a selectors.SelectorKey */
+};
+
+/* ---- parking: the GIL is given away, and signals are looked at ------------------------------------- */
+
+static void
+before_wait(void *data)
+{
+    LoopObject *loop = data;
+    if (pacpy_loop_leave_task(loop) < 0) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    loop->waiting = PyEval_SaveThread();
+}
+
+static bool
+after_wait(void *data, bool interrupted)
+{
+    LoopObject *loop = data;
+    PyEval_RestoreThread(loop->waiting);
+    loop->waiting = NULL;
+    (void)interrupted; /* a signal may have been taken by another thread: look in any case */
+    if (PyErr_CheckSignals() < 0) {
+        pacpy_loop_raise(loop, PyErr_GetRaisedException());
+        return false;
+    }
+    return true;
+}
+
+/* ---- the current task ---------------------------------------------------------------------------- */
+
+int
+pacpy_loop_set_current(LoopObject *loop, PyObject *task)
+{
+    struct pacpy_state *st = loop->st;
+    loop->current_entry = task;
+#if PY_VERSION_HEX < 0x030E0000
+    PyObject *table = st->asyncio_current_tasks;
+    if (task != NULL) {
+        return PyDict_SetItem(table, (PyObject *)loop, task);
+    }
+    if (PyDict_DelItem(table, (PyObject *)loop) < 0) {
+        PyErr_Clear(); /* somebody has removed it already */
+    }
+    return 0;
+#else
+    PyObject *before = PyObject_CallFunctionObjArgs(st->asyncio_swap_current_task, loop,
+                                                    task == NULL ? Py_None : task, NULL);
+    Py_XDECREF(before);
+    return before == NULL ? -1 : 0;
+#endif
+}
+
+/* ---- errors -------------------------------------------------------------------------------------- */
+
+void
+pacpy_loop_raise(LoopObject *loop, PyObject *exc)
+{
+    if (loop->raised == NULL) {
+        loop->raised = exc;
+    }
+    else {
+        Py_DECREF(exc);
+    }
+    if (loop->executor != NULL) {
+        pac_executor_interrupt(loop->executor);
+    }
+}
+
+void
+pacpy_loop_raise_or_print(LoopObject *loop, PyObject *source)
+{
+    if (PyErr_ExceptionMatches(PyExc_SystemExit) ||
+        PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        pacpy_loop_raise(loop, PyErr_GetRaisedException());
+        return;
+    }
+    PyErr_WriteUnraisable(source);
+}
+
+void
+pacpy_loop_report(LoopObject *loop, const char *message, const char *source_key, PyObject *source)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyErr_GivenExceptionMatches(exc, PyExc_SystemExit) ||
+        PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)) {
+        pacpy_loop_raise(loop, exc);
+        return;
+    }
+    PyObject *context = source_key == NULL
+                            ? Py_BuildValue("{sssN}", "message", message, "exception", exc)
+                            : Py_BuildValue("{sssNsO}", "message", message, "exception", exc,
+                                            source_key, source);
+    PyObject *done = context == NULL
+                         ? NULL
+                         : PyObject_CallMethodOneArg((PyObject *)loop,
+                                                     loop->st->str_call_exception_handler, context);
+    if (done == NULL) {
+        pacpy_loop_raise_or_print(loop, source);
+    }
+    Py_XDECREF(context);
+    Py_XDECREF(done);
+}
+
+void
+pacpy_loop_note_duration(LoopObject *loop, uint64_t began_ns, PyObject *what)
+{
+    double seconds = (double)(pac_clock_ns() - began_ns) / 1e9;
+    PyObject *error = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *done = PyObject_CallMethod(loop->st->asyncio_support, "note_duration", "OOd", loop,
+                                         what, seconds);
+    if (done == NULL) {
+        PyErr_WriteUnraisable(what);
+    }
+    Py_XDECREF(done);
+    if (error != NULL) {
+        PyErr_SetRaisedException(error);
+    }
+}
+
+static int
+check_open(LoopObject *loop)
+{
+    if (PAC_UNLIKELY(loop->executor == NULL)) {
+        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- call_soon and its kin ----------------------------------------------------------------------- */
+
+/* The `context` keyword, the only one there is: borrowed, NULL if absent. -1 and an exception. */
+static int
+context_keyword(LoopObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                PyObject **context)
+{
+    *context = NULL;
+    if (PAC_LIKELY(kwnames == NULL)) {
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(kwnames); i++) {
+        PyObject *key = PyTuple_GET_ITEM(kwnames, i);
+        if (key != loop->st->str_context && PyUnicode_Compare(key, loop->st->str_context) != 0) {
+            PyErr_Format(PyExc_TypeError, "unexpected keyword argument %R", key);
+            return -1;
+        }
+        *context = args[nargs + i];
+    }
+    if (*context != NULL && *context != Py_None && !PyContext_CheckExact(*context)) {
+        PyErr_Format(PyExc_TypeError, "context must be a contextvars.Context, not %s",
+                     Py_TYPE(*context)->tp_name);
+        return -1;
+    }
+    return 0;
+}
+
+/* What every one of them checks. `thread`: the loop's own thread is wanted, which debug mode checks. */
+static int
+check_callback(LoopObject *loop, PyObject *callback, const char *method, bool thread)
+{
+    if (check_open(loop) < 0) {
+        return -1;
+    }
+    if (PAC_UNLIKELY(loop->debug)) {
+        PyObject *ok = PyObject_CallMethod(loop->st->asyncio_support, "check_callback", "OOsi", loop,
+                                           callback, method, (int)thread);
+        Py_XDECREF(ok);
+        return ok == NULL ? -1 : 0;
+    }
+    if (PAC_UNLIKELY(!PyCallable_Check(callback))) {
+        PyErr_Format(PyExc_TypeError,
+                     "a callable object was expected by %s(), got %R", method, callback);
+        return -1;
+    }
+    return 0;
+}
+
+PyObject *
+pacpy_loop_call_soon(LoopObject *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *context)
+{
+    if (check_open(loop) < 0) {
+        return NULL;
+    }
+    return pacpy_handle_soon(loop, callback, args, nargs, context);
+}
+
+static PyObject *
+soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, const char *method,
+     bool thread)
+{
+    LoopObject *loop = (LoopObject *)op;
+    PyObject *context;
+    if (nargs < 1) {
+        return PyErr_Format(PyExc_TypeError, "%s() needs a callback", method);
+    }
+    if (check_callback(loop, args[0], method, thread) < 0 ||
+        context_keyword(loop, args, nargs, kwnames, &context) < 0) {
+        return NULL;
+    }
+    return pacpy_handle_soon(loop, args[0], args + 1, nargs - 1, context);
+}
+
+static PyObject *
+Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return soon(op, args, nargs, kwnames, "call_soon", true);
+}
+
+static PyObject *
+Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return soon(op, args, nargs, kwnames, "call_soon_threadsafe", false);
+}
+
+static PyObject *
+Loop_time(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    /* As time.monotonic() computes it, so that the two never differ by a rounding. */
+    return PyFloat_FromDouble((double)pac_clock_ns() * 1e-9);
+}
+
+/* call_at(when, callback, *args) and call_later(delay, ...). */
+static PyObject *
+Loop_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    LoopObject *loop = (LoopObject *)op;
+    PyObject *context;
+    uint64_t deadline_ns;
+    if (nargs < 2 || args[0] == Py_None) {
+        PyErr_SetString(PyExc_TypeError, nargs < 2 ? "call_at() needs a time and a callback"
+                                                   : "when cannot be None");
+        return NULL;
+    }
+    if (check_callback(loop, args[1], "call_at", true) < 0 ||
+        context_keyword(loop, args, nargs, kwnames, &context) < 0 ||
+        pacpy_ns_from_seconds(args[0], "call_at: when", &deadline_ns) < 0) {
+        return NULL;
+    }
+    return pacpy_handle_at(loop, deadline_ns, args[0], args[1], args + 2, nargs - 2, context);
+}
+
+static PyObject *
+Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    LoopObject *loop = (LoopObject *)op;
+    PyObject *context;
+    uint64_t delay_ns;
+    if (nargs < 2 || args[0] == Py_None) {
+        PyErr_SetString(PyExc_TypeError, nargs < 2 ? "call_later() needs a delay and a callback"
+                                                   : "delay must not be None");
+        return NULL;
+    }
+    if (check_callback(loop, args[1], "call_later", true) < 0 ||
+        context_keyword(loop, args, nargs, kwnames, &context) < 0 ||
+        pacpy_ns_from_seconds(args[0], "call_later: delay", &delay_ns) < 0) {
+        return NULL;
+    }
+    uint64_t deadline_ns = pac_ns_add(pac_clock_ns(), delay_ns);
+    PyObject *when = PyFloat_FromDouble(pacpy_seconds_from_ns(deadline_ns));
+    if (when == NULL) {
+        return NULL;
+    }
+    PyObject *handle = pacpy_handle_at(loop, deadline_ns, when, args[1], args + 2, nargs - 2, context);
+    Py_DECREF(when);
+    return handle;
+}
+
+/* ---- tasks and futures --------------------------------------------------------------------------- */
+
+static PyObject *
+Loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return pacpy_asyncio_future_new((LoopObject *)op);
+}
+
+/* What the stdlib's create_task does with a factory, or a keyword that we do not know. */
+static PyObject *
+create_task_in_python(LoopObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *create = PyObject_GetAttrString(loop->st->asyncio_support, "create_task");
+    if (create == NULL) {
+        return NULL;
+    }
+    Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    PyObject **all = PyMem_New(PyObject *, nargs + nkw + 1);
+    PyObject *task = NULL;
+    if (all == NULL) {
+        PyErr_NoMemory();
+    }
+    else {
+        all[0] = (PyObject *)loop;
+        memcpy(all + 1, args, (size_t)(nargs + nkw) * sizeof *args);
+        task = PyObject_Vectorcall(create, all, nargs + 1, kwnames);
+        PyMem_Free(all);
+    }
+    Py_DECREF(create);
+    return task;
+}
+
+static PyObject *
+Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    LoopObject *loop = (LoopObject *)op;
+    struct pacpy_state *st = loop->st;
+    PyObject *name = NULL, *context = NULL;
+    bool plain = nargs == 1 && PyCoro_CheckExact(args[0]) &&
+                 (loop->task_factory == NULL || loop->task_factory == Py_None);
+    if (check_open(loop) < 0) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; plain && kwnames != NULL && i < PyTuple_GET_SIZE(kwnames); i++) {
+        PyObject *key = PyTuple_GET_ITEM(kwnames, i);
+        if (PyUnicode_Compare(key, st->str_name) == 0) {
+            name = args[nargs + i];
+        }
+        else if (PyUnicode_Compare(key, st->str_context) == 0) {
+            context = args[nargs + i];
+        }
+        else {
+            plain = false;
+        }
+    }
+    if (!plain) {
+        return create_task_in_python(loop, args, nargs, kwnames);
+    }
+    return pacpy_task_spawn(loop, args[0], name, context);
+}
+
+static PyObject *
+Loop_live_tasks(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = (LoopObject *)op;
+    PyObject *tasks = PyList_New(0);
+    if (tasks == NULL || loop->executor == NULL) {
+        return tasks;
+    }
+    struct pac_list *owned = &loop->executor->owned;
+    for (struct pac_list_node *n = owned->head.next; n != &owned->head; n = n->next) {
+        PyObject *task =
+            pacpy_task_object_of_core(PAC_LIST_ENTRY(n, struct pac_task, owned));
+        if (task != NULL && PyList_Append(tasks, task) < 0) {
+            Py_DECREF(tasks);
+            return NULL;
+        }
+    }
+    return tasks;
+}
+
+/* ---- running ------------------------------------------------------------------------------------- */
+
+/* What pac_executor_run says, as an exception; the one on its way out comes first. */
+static PyObject *
+run_result(LoopObject *loop, enum pac_status status)
+{
+    if (loop->raised != NULL) {
+        PyObject *exc = loop->raised;
+        loop->raised = NULL;
+        PyErr_SetRaisedException(exc);
+        return NULL;
+    }
+    switch (status) {
+        case PAC_OK:
+        case PAC_INTERRUPTED:
+            Py_RETURN_NONE;
+        case PAC_BUSY:
+            PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
+            return NULL;
+        case PAC_CLOSED:
+            PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+            return NULL;
+        case PAC_NO_MEMORY:
+            return PyErr_NoMemory();
+        case PAC_NO_EXECUTOR:
+        case PAC_OS_ERROR:
+            break;
+    }
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+/* The run is over: the collector has to know of every task that is left. */
+static void
+track_tasks(LoopObject *loop)
+{
+    struct pac_list *owned = &loop->executor->owned;
+    for (struct pac_list_node *n = owned->head.next; n != &owned->head; n = n->next) {
+        PyObject *task = pacpy_task_object_of_core(PAC_LIST_ENTRY(n, struct pac_task, owned));
+        if (task != NULL) {
+            pacpy_task_track(task);
+        }
+    }
+}
+
+static PyObject *
+Loop_run(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (check_open(loop) < 0) {
+        return NULL;
+    }
+    if (loop->pid != getpid()) {
+        return PyErr_Format(PyExc_RuntimeError, "this event loop belongs to process %d",
+                            (int)loop->pid);
+    }
+    if (loop->executor->running) {
+        return run_result(loop, PAC_BUSY);
+    }
+    LoopObject *outer = pacpy_running_loop;
+    struct pacpy_frame *outer_frame = pacpy_frame_top;
+    pacpy_running_loop = loop;
+    pacpy_frame_top = NULL;
+    loop->thread_id = PyThread_get_thread_ident();
+    enum pac_status status = pac_executor_run(loop->executor);
+    loop->thread_id = 0;
+    pacpy_frame_top = outer_frame;
+    pacpy_running_loop = outer;
+    track_tasks(loop);
+    if (pacpy_loop_leave_task(loop) < 0) {
+        return NULL;
+    }
+    return run_result(loop, status);
+}
+
+static PyObject *
+Loop_stop(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (loop->executor != NULL) {
+        pac_executor_stop(loop->executor);
+    }
+    Py_RETURN_NONE;
+}
+
+static void
+close_executor(LoopObject *loop)
+{
+    struct pac_executor *ex = loop->executor;
+    if (ex == NULL) {
+        return;
+    }
+    pac_executor_close(ex);
+    loop->executor = NULL;
+    pac_executor_free(ex);
+}
+
+static void
+free_sources(LoopObject *loop)
+{
+    struct pacpy_source **sources = loop->sources;
+    size_t count = loop->source_count;
+    loop->sources = NULL;
+    loop->source_count = 0;
+    for (size_t fd = 0; fd < count; fd++) {
+        if (sources[fd] != NULL) {
+            Py_DECREF(sources[fd]->key);
+            PyMem_Free(sources[fd]);
+        }
+    }
+    PyMem_Free(sources);
+}
+
+static PyObject *
+Loop_close_core(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = (LoopObject *)op;
+    close_executor(loop);
+    free_sources(loop);
+    Py_RETURN_NONE;
+}
+
+/* ---- descriptors: what the selector of the Python class is over ------------------------------------ */
+
+static void
+source_ready(struct pac_source *source, unsigned readiness)
+{
+    struct pacpy_source *s = PAC_CONTAINER_OF(source, struct pacpy_source, source);
+    LoopObject *loop = s->loop;
+    unsigned events = readiness & source->interest;
+    if (events == 0) {
+        return;
+    }
+    PyObject *done = PyObject_CallMethod((PyObject *)loop, "_process_events", "[(OI)]", s->key,
+                                         events);
+    if (done == NULL) {
+        pacpy_loop_raise_or_print(loop, (PyObject *)loop);
+    }
+    Py_XDECREF(done);
+}
+
+static int
+grow_sources(LoopObject *loop, size_t fd)
+{
+    if (fd < loop->source_count) {
+        return 0;
+    }
+    size_t count = fd * 2 + 16;
+    struct pacpy_source **grown = PyMem_Resize(loop->sources, struct pacpy_source *, count);
+    if (grown == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memset(grown + loop->source_count, 0, (count - loop->source_count) * sizeof *grown);
+    loop->sources = grown;
+    loop->source_count = count;
+    return 0;
+}
+
+static struct pacpy_source *
+find_source(LoopObject *loop, int fd)
+{
+    struct pacpy_source *s =
+        fd >= 0 && (size_t)fd < loop->source_count ? loop->sources[fd] : NULL;
+    if (s == NULL) {
+        PyErr_Format(PyExc_KeyError, "descriptor %d is not registered", fd);
+    }
+    return s;
+}
+
+/* _poll_register(fd, events, key) */
+static PyObject *
+Loop_poll_register(PyObject *op, PyObject *args)
+{
+    LoopObject *loop = (LoopObject *)op;
+    int fd;
+    unsigned events;
+    PyObject *key;
+    if (!PyArg_ParseTuple(args, "iIO", &fd, &events, &key) || check_open(loop) < 0 ||
+        fd < 0 || grow_sources(loop, (size_t)fd) < 0) {
+        return NULL;
+    }
+    struct pacpy_source *s = PyMem_Malloc(sizeof *s);
+    if (s == NULL) {
+        return PyErr_NoMemory();
+    }
+    s->source.fd = fd;
+    s->source.interest = events;
+    s->source.ready = source_ready;
+    s->loop = loop;
+    s->key = Py_NewRef(key);
+    if (pac_reactor_add(&loop->executor->reactor, &s->source) != PAC_OK) {
+        Py_DECREF(key);
+        PyMem_Free(s);
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    loop->sources[fd] = s;
+    Py_RETURN_NONE;
+}
+
+/* _poll_modify(fd, events, key) */
+static PyObject *
+Loop_poll_modify(PyObject *op, PyObject *args)
+{
+    LoopObject *loop = (LoopObject *)op;
+    int fd;
+    unsigned events;
+    PyObject *key;
+    if (!PyArg_ParseTuple(args, "iIO", &fd, &events, &key) || check_open(loop) < 0) {
+        return NULL;
+    }
+    struct pacpy_source *s = find_source(loop, fd);
+    if (s == NULL) {
+        return NULL;
+    }
+    if (events != s->source.interest &&
+        pac_reactor_modify(&loop->executor->reactor, &s->source, events) != PAC_OK) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_SETREF(s->key, Py_NewRef(key));
+    Py_RETURN_NONE;
+}
+
+/* _poll_unregister(fd) */
+static PyObject *
+Loop_poll_unregister(PyObject *op, PyObject *fd_object)
+{
+    LoopObject *loop = (LoopObject *)op;
+    int fd = PyLong_AsLong(fd_object);
+    if (fd == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    struct pacpy_source *s = find_source(loop, fd);
+    if (s == NULL) {
+        return NULL;
+    }
+    loop->sources[fd] = NULL;
+    if (loop->executor != NULL && loop->pid == getpid()) {
+        /* A fork's child shares the epoll set with its parent, and leaves it alone. */
+        pac_reactor_remove(&loop->executor->reactor, &s->source);
+    }
+    Py_DECREF(s->key);
+    PyMem_Free(s);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Loop_add_callback(PyObject *op, PyObject *handle)
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (check_open(loop) < 0) {
+        return NULL;
+    }
+    PyObject *cancelled = PyObject_GetAttrString(handle, "_cancelled");
+    if (cancelled == NULL) {
+        return NULL;
+    }
+    Py_DECREF(cancelled);
+    if (cancelled != Py_True && pacpy_handle_adopt(loop, handle) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+nothing(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_NONE;
+}
+
+/* ---- attributes ---------------------------------------------------------------------------------- */
+
+static PyObject *
+Loop_get_debug(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((LoopObject *)op)->debug);
+}
+
+static PyObject *
+get_debug_attribute(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((LoopObject *)op)->debug);
+}
+
+static int
+set_debug_attribute(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    int truth = value == NULL ? -1 : PyObject_IsTrue(value);
+    if (truth < 0) {
+        return -1;
+    }
+    ((LoopObject *)op)->debug = truth;
+    return 0;
+}
+
+static PyObject *
+get_task_factory(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *factory = ((LoopObject *)op)->task_factory;
+    return Py_NewRef(factory == NULL ? Py_None : factory);
+}
+
+static int
+set_task_factory(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    Py_XSETREF(((LoopObject *)op)->task_factory, Py_XNewRef(value));
+    return 0;
+}
+
+static PyObject *
+get_stopping(PyObject *op, void *Py_UNUSED(closure))
+{
+    LoopObject *loop = (LoopObject *)op;
+    return PyBool_FromLong(loop->executor != NULL && loop->executor->stopping);
+}
+
+static int
+set_stopping(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    LoopObject *loop = (LoopObject *)op;
+    int truth = value == NULL ? -1 : PyObject_IsTrue(value);
+    if (truth < 0) {
+        return -1;
+    }
+    if (loop->executor != NULL) {
+        loop->executor->stopping = truth;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(metrics_doc,
+"_metrics()\n--\n\n"
+"What the executor has counted, as the tuple that RuntimeMetrics names the fields of.");
+
+static PyObject *
+Loop_metrics(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (check_open(loop) < 0) {
+        return NULL;
+    }
+    struct pac_executor *ex = loop->executor;
+    const struct pac_metrics *m = &ex->metrics;
+    typedef unsigned long long ull;
+    return Py_BuildValue("(KKKKKKKKKKK)", (ull)ex->scheduler.tasks_alive, (ull)m->tasks_spawned,
+                         (ull)loop->polls, 
+                         (ull)(ex->scheduler.wakes + m->wakes_from_threads),
+                         (ull)m->wakes_from_threads,
+                         (ull)loop->spurious_polls, (ull)m->parks, (ull)ex->wheel.count,
+                         (ull)m->timers_fired, (ull)m->queue_depth_max, (ull)m->slow_runs);
+}
+
+/* ---- the type ------------------------------------------------------------------------------------ */
+
+static PyObject *
+Loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    struct pacpy_state *st = pacpy_state_of_type(type);
+    if (st == NULL || pacpy_need_asyncio(st) < 0) {
+        return NULL;
+    }
+    PyObject *op = type->tp_alloc(type, 0);
+    if (op == NULL) {
+        return NULL;
+    }
+    LoopObject *loop = (LoopObject *)op;
+    loop->st = st;
+    loop->pid = getpid();
+    struct pac_park_hooks hooks = {before_wait, after_wait, loop};
+    enum pac_status status;
+    loop->executor = pac_executor_new(&hooks, &status);
+    if (loop->executor == NULL) {
+        if (status == PAC_NO_MEMORY) {
+            PyErr_NoMemory();
+        }
+        else {
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+        Py_DECREF(op);
+        return NULL;
+    }
+    return op;
+}
+
+static int
+Loop_init(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    return 0;
+}
+
+static int
+visit_executor(struct pac_executor *ex, visitproc visit, void *arg)
+{
+    int stop = 0;
+    for (struct pac_list_node *n = ex->owned.head.next; n != &ex->owned.head; n = n->next) {
+        Py_VISIT(pacpy_task_object_of_core(PAC_LIST_ENTRY(n, struct pac_task, owned)));
+    }
+    struct pac_runnable *r = ex->scheduler.ready.first;
+    while (r != NULL && stop == 0) {
+        stop = pacpy_handle_visit_runnable(r, visit, arg);
+        r = r->next;
+    }
+    struct pac_wheel *w = &ex->wheel;
+    for (unsigned i = 0; i < PAC_WHEEL_LEVELS * PAC_WHEEL_SLOTS && stop == 0; i++) {
+        struct pac_list *slot = &w->slots[i / PAC_WHEEL_SLOTS][i % PAC_WHEEL_SLOTS];
+        for (struct pac_list_node *n = slot->head.next; n != &slot->head && stop == 0; n = n->next) {
+            stop = pacpy_handle_visit_timer(PAC_LIST_ENTRY(n, struct pac_timer, node), visit, arg);
+        }
+    }
+    return stop;
+}
+
+static int
+Loop_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    LoopObject *loop = (LoopObject *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(loop->raised);
+    Py_VISIT(loop->task_factory);
+    for (size_t fd = 0; fd < loop->source_count; fd++) {
+        if (loop->sources[fd] != NULL) {
+            Py_VISIT(loop->sources[fd]->key);
+        }
+    }
+    return loop->executor == NULL ? 0 : visit_executor(loop->executor, visit, arg);
+}
+
+static int
+Loop_clear(PyObject *op)
+{
+    LoopObject *loop = (LoopObject *)op;
+    close_executor(loop);
+    free_sources(loop);
+    Py_CLEAR(loop->raised);
+    Py_CLEAR(loop->task_factory);
+    return 0;
+}
+
+static void
+Loop_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    Loop_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+#define FASTCALL(f) (PyCFunction)(void (*)(void)) f
+
+static PyMethodDef Loop_methods[] = {
+    {"call_soon", FASTCALL(Loop_call_soon), METH_FASTCALL | METH_KEYWORDS,
+     "call_soon(callback, *args, context=None): call it at the next pass; returns a Handle."},
+    {"call_soon_threadsafe", FASTCALL(Loop_call_soon_threadsafe), METH_FASTCALL | METH_KEYWORDS,
+     "As call_soon, from any thread."},
+    {"call_later", FASTCALL(Loop_call_later), METH_FASTCALL | METH_KEYWORDS,
+     "call_later(delay, callback, *args, context=None): call it in `delay` seconds."},
+    {"call_at", FASTCALL(Loop_call_at), METH_FASTCALL | METH_KEYWORDS,
+     "call_at(when, callback, *args, context=None): call it when time() is `when`."},
+    {"time", Loop_time, METH_NOARGS, "The loop's clock, in seconds: time.monotonic()."},
+    {"create_future", Loop_create_future, METH_NOARGS, "A new asyncio future of this loop."},
+    {"create_task", FASTCALL(Loop_create_task), METH_FASTCALL | METH_KEYWORDS,
+     "create_task(coro, *, name=None, context=None): run a coroutine as a Task."},
+    {"get_debug", Loop_get_debug, METH_NOARGS, "Whether debug mode is on."},
+    {"stop", Loop_stop, METH_NOARGS, "Leave run_forever after the present pass."},
+    {"_run", Loop_run, METH_NOARGS, "Run until stop(); run_forever sets the rest up."},
+    {"_close_core", Loop_close_core, METH_NOARGS, "End all tasks and close the executor."},
+    {"_live_tasks", Loop_live_tasks, METH_NOARGS, "The tasks that have not ended, oldest first."},
+    {"_metrics", Loop_metrics, METH_NOARGS, metrics_doc},
+    {"_poll_register", Loop_poll_register, METH_VARARGS, "Watch a descriptor."},
+    {"_poll_modify", Loop_poll_modify, METH_VARARGS, "Change what it is watched for."},
+    {"_poll_unregister", Loop_poll_unregister, METH_O, "Stop watching it."},
+    {"_add_callback", Loop_add_callback, METH_O, "Queue a Handle."},
+    {"_add_callback_signalsafe", Loop_add_callback, METH_O, "Queue a Handle."},
+    {"_timer_handle_cancelled", nothing, METH_O, "Nothing to do: cancelling has disarmed it."},
+    {NULL},
+};
+
+static PyGetSetDef Loop_getset[] = {
+    {"_debug", get_debug_attribute, set_debug_attribute, NULL},
+    {"_task_factory", get_task_factory, set_task_factory, NULL},
+    {"_stopping", get_stopping, set_stopping, NULL},
+    {NULL},
+};
+
+static PyType_Slot Loop_slots[] = {
+    {Py_tp_doc, "The C half of EventLoop: its queue, timers, tasks and futures."},
+    {Py_tp_new, Loop_new},
+    {Py_tp_init, Loop_init},
+    {Py_tp_traverse, Loop_traverse},
+    {Py_tp_clear, Loop_clear},
+    {Py_tp_dealloc, Loop_dealloc},
+    {Py_tp_methods, Loop_methods},
+    {Py_tp_getset, Loop_getset},
+    {0, NULL},
+};
+
+static PyType_Spec Loop_spec = {
+    .name = "pyasync_c._core.LoopBase",
+    .basicsize = sizeof(LoopObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = Loop_slots,
+};
+
+int
+pacpy_eventloop_exec(PyObject *module)
+{
+    struct pacpy_state *st = pacpy_state_of(module);
+    return pacpy_make_type(module, &Loop_spec, NULL, &st->LoopBase_type, "LoopBase");
+}

@@ -1,0 +1,65 @@
+/* eventloop.h - the C half of the event loop: an executor with asyncio's scheduling methods on it.
+ *
+ * pyasync_c.EventLoop derives from this type (LoopBase) and from asyncio's selector loop: call_soon, timers,
+ * tasks, futures and the run itself are here; servers, transports, subprocesses and the like are the standard
+ * library's, over our readiness.
+ */
+#ifndef PACPY_EVENTLOOP_H
+#define PACPY_EVENTLOOP_H
+
+#include "frame.h"
+
+#include "../core/executor.h"
+
+struct pacpy_source; /* eventloop.c: a descriptor that is watched */
+
+typedef struct pacpy_loop {
+    PyObject_HEAD
+    struct pacpy_state *st;
+    struct pac_executor *executor; /* NULL once closed */
+    PyObject *current_entry;       /* borrowed: what we last put into asyncio's current_tasks for this
+                                      loop; NULL: nothing */
+    PyObject *raised;              /* an exception on its way out of run_forever */
+    PyObject *task_factory;        /* NULL or None: our own Task */
+    PyThreadState *waiting;        /* while parked: the detached thread state */
+    struct pacpy_source **sources; /* by descriptor */
+    size_t source_count;
+    uint64_t polls, spurious_polls;
+    unsigned long thread_id;       /* of the thread that runs it; 0: none */
+    pid_t pid;                     /* the process that made it: a fork's child may not run it */
+    bool debug;
+} LoopObject;
+
+/* The loop of ours that runs on this thread, or NULL. */
+extern PAC_THREAD_LOCAL LoopObject *pacpy_running_loop;
+
+/* Put `task` (NULL: nothing) into asyncio's current-task table for `loop`. 0 or -1. */
+int pacpy_loop_set_current(LoopObject *loop, PyObject *task);
+
+static inline int
+pacpy_loop_leave_task(LoopObject *loop)
+{
+    return loop->current_entry == NULL ? 0 : pacpy_loop_set_current(loop, NULL);
+}
+
+/* call_soon: a new handle, whose reference may be given up at once, or NULL. `context` NULL: the present
+ * one. */
+PyObject *pacpy_loop_call_soon(LoopObject *loop, PyObject *callback, PyObject *const *args,
+                               Py_ssize_t nargs, PyObject *context);
+
+/* The exception that is set goes to the loop's exception handler, with `message`, and `source` under
+ * `source_key` if that is not NULL; SystemExit and KeyboardInterrupt leave run_forever instead. */
+void pacpy_loop_report(LoopObject *loop, const char *message, const char *source_key,
+                       PyObject *source);
+
+/* The exception that is set: SystemExit and KeyboardInterrupt leave run_forever, any other is printed as
+ * unraisable, with `source`. */
+void pacpy_loop_raise_or_print(LoopObject *loop, PyObject *source);
+
+/* Debug mode: `what` has run since `began_ns`; log it if that was slow. */
+void pacpy_loop_note_duration(LoopObject *loop, uint64_t began_ns, PyObject *what);
+
+/* Let `exc` (reference taken) leave run_forever at once. */
+void pacpy_loop_raise(LoopObject *loop, PyObject *exc);
+
+#endif

@@ -1,0 +1,417 @@
+/* module.c - the module _core: its state, and what all of its files share. */
+#include "state.h"
+
+#include "args.h"
+#include "eventloop.h"
+#include "task.h"
+
+/* ---- types --------------------------------------------------------------------------------------- */
+
+static struct PyModuleDef core_module;
+
+struct pacpy_state *
+pacpy_state_of_type(PyTypeObject *type)
+{
+    PyObject *module = PyType_GetModuleByDef(type, &core_module);
+    return module == NULL ? NULL : pacpy_state_of(module);
+}
+
+int
+pacpy_make_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot,
+                const char *name)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, (PyObject *)base);
+    if (type == NULL) {
+        return -1;
+    }
+    *slot = (PyTypeObject *)type;
+    return name == NULL ? 0 : PyModule_AddObjectRef(module, name, type);
+}
+
+/* ---- free lists ---------------------------------------------------------------------------------- */
+
+/* A listed object's type field is the link: its reference to the type was given up. */
+static inline PyObject *
+link_of(PyObject *op)
+{
+    return (PyObject *)(void *)Py_TYPE(op);
+}
+
+static inline void
+set_link(PyObject *op, PyObject *next)
+{
+    Py_SET_TYPE(op, (PyTypeObject *)(void *)next);
+}
+
+PyObject *
+pacpy_freelist_alloc(struct pacpy_freelist *list, PyTypeObject *type)
+{
+    PyObject *op = list->first;
+    if (PAC_LIKELY(op != NULL)) {
+        list->first = link_of(op);
+        list->length--;
+        return PyObject_Init(op, type);
+    }
+    op = type->tp_alloc(type, 0);
+    if (op != NULL) {
+        PyObject_GC_UnTrack(op);
+    }
+    return op;
+}
+
+void
+pacpy_freelist_free(struct pacpy_freelist *list, PyTypeObject *exact, PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+#if !defined(PAC_NO_FREELIST) && !defined(Py_GIL_DISABLED)
+    if (PAC_LIKELY(type == exact && list->length < PACPY_FREELIST_MAX) &&
+        !PyObject_GC_IsFinalized(op)) {
+        set_link(op, list->first);
+        list->first = op;
+        list->length++;
+        Py_DECREF(type);
+        return;
+    }
+#endif
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+void
+pacpy_freelist_clear(struct pacpy_freelist *list, PyTypeObject *type)
+{
+    while (list->first != NULL) {
+        PyObject *op = list->first;
+        list->first = link_of(op);
+        list->length--;
+        PyObject_Init(op, type); /* what frees it looks at its type */
+        PyObject_GC_Del(op);
+        Py_DECREF(type);
+    }
+}
+
+/* ---- results of awaits --------------------------------------------------------------------------- */
+
+PyObject *
+pacpy_return_from_await(struct pacpy_state *st, PyObject *value)
+{
+    if (value == Py_None) {
+        Py_DECREF(value);
+        return NULL;
+    }
+#if !defined(Py_GIL_DISABLED)
+    PyObject *kept = st->stop_iteration;
+    if (pacpy_frame_top != NULL && Py_REFCNT(kept) == 1) {
+        /* Emptied again by pacpy_forget_await_result at the end of this poll. */
+        Py_XSETREF(((PyStopIterationObject *)kept)->value, value);
+        st->stop_iteration_used = true;
+        PyErr_SetRaisedException(Py_NewRef(kept));
+        return NULL;
+    }
+#endif
+    /* By hand: PyErr_SetObject would take a tuple for arguments, and an exception for itself. */
+    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, value);
+    Py_DECREF(value);
+    if (stop != NULL) {
+        PyErr_SetRaisedException(stop);
+    }
+    return NULL;
+}
+
+void
+pacpy_empty_stop_iteration(struct pacpy_state *st)
+{
+    PyObject *kept = st->stop_iteration;
+    st->stop_iteration_used = false;
+    if (Py_REFCNT(kept) != 1) {
+        /* Somebody caught it and keeps it: it is theirs, and we make ourselves another. */
+        PyObject *fresh = PyObject_CallNoArgs(PyExc_StopIteration);
+        if (fresh == NULL) {
+            PyErr_Clear();
+            return;
+        }
+        st->stop_iteration = fresh;
+        Py_DECREF(kept);
+        return;
+    }
+    PyBaseExceptionObject *exc = (PyBaseExceptionObject *)kept;
+    Py_XSETREF(((PyStopIterationObject *)kept)->value, Py_NewRef(Py_None));
+    if (exc->traceback != NULL || exc->context != NULL) {
+        Py_CLEAR(exc->traceback);
+        Py_CLEAR(exc->context);
+    }
+}
+
+/* ---- PENDING ------------------------------------------------------------------------------------- */
+
+static PyObject *
+Pending_repr(PyObject *op)
+{
+    return PyUnicode_FromString("PENDING");
+}
+
+static PyObject *
+Pending_reduce(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyUnicode_FromString("PENDING");
+}
+
+static int
+Pending_bool(PyObject *op)
+{
+    PyErr_SetString(PyExc_TypeError,
+                    "PENDING has no truth value: compare with `is PENDING`");
+    return -1;
+}
+
+static void
+Pending_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef Pending_methods[] = {
+    {"__reduce__", Pending_reduce, METH_NOARGS, NULL},
+    {NULL},
+};
+
+static PyType_Slot Pending_slots[] = {
+    {Py_tp_doc, "The type of PENDING: what a poll returns while there is no result yet."},
+    {Py_tp_repr, Pending_repr},
+    {Py_nb_bool, Pending_bool},
+    {Py_tp_methods, Pending_methods},
+    {Py_tp_dealloc, Pending_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec Pending_spec = {
+    .name = "pyasync_c.PendingType",
+    .basicsize = sizeof(PyObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Pending_slots,
+};
+
+/* ---- asyncio, when it is needed ------------------------------------------------------------------- */
+
+struct wanted {
+    const char *module;
+    const char *name;
+    PyObject **slot;
+};
+
+static int
+fetch(const struct wanted *w)
+{
+    PyObject *module = PyImport_ImportModule(w->module);
+    if (module == NULL) {
+        return -1;
+    }
+    if (w->name == NULL) {
+        Py_XSETREF(*w->slot, module);
+        return 0;
+    }
+    PyObject *found = PyObject_GetAttrString(module, w->name);
+    Py_DECREF(module);
+    Py_XSETREF(*w->slot, found);
+    return found == NULL ? -1 : 0;
+}
+
+int
+pacpy_need_asyncio(struct pacpy_state *st)
+{
+    if (st->Task_type != NULL) {
+        return 0;
+    }
+    const struct wanted wanted[] = {
+        {"asyncio.exceptions", "CancelledError", &st->asyncio_CancelledError},
+        {"asyncio.exceptions", "InvalidStateError", &st->asyncio_InvalidStateError},
+        {"asyncio.events", "_get_running_loop", &st->asyncio_get_running_loop},
+        {"asyncio.tasks", "current_task", &st->asyncio_current_task},
+        {"asyncio.format_helpers", "extract_stack", &st->asyncio_extract_stack},
+        {"pyasync_c._support", NULL, &st->asyncio_support},
+#if PY_VERSION_HEX < 0x030E0000
+        {"asyncio.tasks", "_current_tasks", &st->asyncio_current_tasks},
+#else
+        {"asyncio.tasks", "_swap_current_task", &st->asyncio_swap_current_task},
+#endif
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        if (fetch(&wanted[i]) < 0) {
+            return -1;
+        }
+    }
+    /* Task last: it says that all is there. */
+    if (pacpy_callback_handle_make_types(st) < 0 || pacpy_find_completion_offset() < 0 ||
+        pacpy_asyncio_future_make_types(st) < 0) {
+        return -1;
+    }
+    return pacpy_task_make_types(st);
+}
+
+static PyObject *
+need_asyncio(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    if (pacpy_need_asyncio(pacpy_state_of(module)) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* _seconds(value, what) -> float: the one conversion of durations, for the parts in Python. */
+static PyObject *
+seconds(PyObject *module, PyObject *args)
+{
+    PyObject *value;
+    const char *what;
+    uint64_t ns;
+    if (!PyArg_ParseTuple(args, "Os:_seconds", &value, &what) ||
+        pacpy_ns_from_seconds(value, what, &ns) < 0) {
+        return NULL;
+    }
+    return PyNumber_Float(value);
+}
+
+static PyMethodDef functions[] = {
+    {"_seconds", seconds, METH_VARARGS, "A duration as float seconds, checked as sleep() does."},
+    {"_need_asyncio", need_asyncio, METH_NOARGS,
+     "Make Task and the other types that derive from asyncio's."},
+    {NULL},
+};
+
+/* ---- the module ---------------------------------------------------------------------------------- */
+
+static int
+exec_state(PyObject *module)
+{
+    struct pacpy_state *st = pacpy_state_of(module);
+    st->module = module;
+#define X(name)                                             \
+    st->str_##name = PyUnicode_InternFromString(#name);     \
+    if (st->str_##name == NULL) {                           \
+        return -1;                                          \
+    }
+    PACPY_NAMES(X)
+#undef X
+    if (pacpy_make_type(module, &Pending_spec, NULL, &st->Pending_type, "PendingType") < 0) {
+        return -1;
+    }
+    st->pending = st->Pending_type->tp_alloc(st->Pending_type, 0);
+    st->suspended = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
+    st->stop_iteration = PyObject_CallNoArgs(PyExc_StopIteration);
+    if (st->pending == NULL || st->suspended == NULL || st->stop_iteration == NULL) {
+        return -1;
+    }
+    if (PyModule_AddObjectRef(module, "PENDING", st->pending) < 0) {
+        return -1;
+    }
+    return PyModule_AddFunctions(module, functions);
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    struct pacpy_state *st = pacpy_state_of(module);
+#define X(name) Py_VISIT(st->name##_type);
+    PACPY_TYPES(X)
+    PACPY_ASYNCIO_TYPES(X)
+#undef X
+#define X(name) Py_VISIT(st->asyncio_##name);
+    PACPY_ASYNCIO_OBJECTS(X)
+#undef X
+    Py_VISIT(st->pending);
+    Py_VISIT(st->suspended);
+    Py_VISIT(st->stop_iteration);
+    Py_VISIT(st->last_bridge);
+    Py_VISIT(st->bridges);
+    Py_VISIT(st->polled_once);
+    return 0;
+}
+
+static void
+clear_freelists(struct pacpy_state *st)
+{
+    pacpy_freelist_clear(&st->yield_now_free, st->YieldNow_type);
+    pacpy_freelist_clear(&st->delay_free, st->Delay_type);
+    pacpy_freelist_clear(&st->notified_free, st->Notified_type);
+    pacpy_freelist_clear(&st->future_iter_free, st->FutureIter_type);
+    pacpy_freelist_clear(&st->immediate_free, st->Immediate_type);
+    pacpy_freelist_clear(&st->asyncio_future_free, st->AsyncioFuture_type);
+    pacpy_freelist_clear(&st->task_free, st->Task_type);
+    pacpy_freelist_clear(&st->handle_free, st->CallbackHandle_type);
+    pacpy_freelist_clear(&st->timer_handle_free, st->TimerHandle_type);
+}
+
+static int
+module_clear(PyObject *module)
+{
+    struct pacpy_state *st = pacpy_state_of(module);
+    clear_freelists(st);
+    Py_CLEAR(st->last_bridge);
+    Py_CLEAR(st->bridges);
+    Py_CLEAR(st->polled_once);
+    /* Types, names and fetched objects stay for as long as the state's memory: an object that outlives the
+     * module still reaches them through its pointer. They go with module_free. */
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    struct pacpy_state *st = pacpy_state_of(module);
+    if (st == NULL) {
+        return;
+    }
+    module_clear(module);
+#define X(name) Py_CLEAR(st->name##_type);
+    PACPY_TYPES(X)
+    PACPY_ASYNCIO_TYPES(X)
+#undef X
+#define X(name) Py_CLEAR(st->asyncio_##name);
+    PACPY_ASYNCIO_OBJECTS(X)
+#undef X
+#define X(name) Py_CLEAR(st->str_##name);
+    PACPY_NAMES(X)
+#undef X
+    Py_CLEAR(st->pending);
+    Py_CLEAR(st->suspended);
+    Py_CLEAR(st->stop_iteration);
+}
+
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, exec_state},
+    {Py_mod_exec, pacpy_waker_exec},
+    {Py_mod_exec, pacpy_future_exec},
+    {Py_mod_exec, pacpy_into_future_exec},
+    {Py_mod_exec, pacpy_delay_exec},
+    {Py_mod_exec, pacpy_timeout_exec},
+    {Py_mod_exec, pacpy_notify_exec},
+    {Py_mod_exec, pacpy_bridge_exec},
+    {Py_mod_exec, pacpy_eventloop_exec},
+    {Py_mod_exec, pacpy_completion_exec},
+    {Py_mod_exec, pacpy_task_exec},
+    {Py_mod_exec, pacpy_capi_exec},
+    {Py_mod_exec, pacpy_floor_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "pyasync_c._core",
+    .m_doc = "The C half of pyasync_c: futures, wakers, tasks, timers, Notify and the event loop's base.",
+    .m_size = sizeof(struct pacpy_state),
+    .m_slots = core_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC
+PyInit__core(void)
+{
+    return PyModuleDef_Init(&core_module);
+}

@@ -1,0 +1,185 @@
+/* state.h - what belongs to one import of the module: its types, the names and functions that it
+ * uses, its free lists. Every object that needs it on a hot path keeps a pointer; nothing looks it up
+ * in a destructor.
+ *
+ * Nothing here is shared between interpreters. What is shared by the process is C only: two numbers
+ * (object.h's offsets) that are the same for all of them.
+ */
+#ifndef PACPY_STATE_H
+#define PACPY_STATE_H
+
+#include "compat.h"
+
+/* Types made at import, in the order in which they are made; a file makes its own. */
+#define PACPY_TYPES(X) \
+    X(Pending)         \
+    X(Waker)           \
+    X(Context)         \
+    X(Future)          \
+    X(YieldNow)        \
+    X(ReadyFuture)     \
+    X(PendingFuture)   \
+    X(PollFn)          \
+    X(IntoFuture)      \
+    X(PollOnce)        \
+    X(Delay)           \
+    X(Timeout)         \
+    X(Notify)          \
+    X(Notified)        \
+    X(Immediate)       \
+    X(FutureIter)      \
+    X(Bridge)          \
+    X(LoopBase)
+
+/* Types that derive from asyncio's, made when asyncio is first needed (pacpy_need_asyncio). */
+#define PACPY_ASYNCIO_TYPES(X) \
+    X(Task)                    \
+    X(AsyncioFuture)           \
+    X(CallbackHandle)          \
+    X(TimerHandle)
+
+/* Interned names. */
+#define PACPY_NAMES(X)           \
+    X(_asyncio_future_blocking)  \
+    X(add_done_callback)         \
+    X(add_reader)                \
+    X(call_at)                   \
+    X(call_exception_handler)    \
+    X(call_soon)                 \
+    X(call_soon_threadsafe)      \
+    X(cancel)                    \
+    X(cancelled)                 \
+    X(close)                     \
+    X(context)                   \
+    X(create_future)             \
+    X(create_task)               \
+    X(done)                      \
+    X(drop)                      \
+    X(exception)                 \
+    X(get_loop)                  \
+    X(message)                   \
+    X(msg)                       \
+    X(name)                      \
+    X(poll)                      \
+    X(remove_done_callback)      \
+    X(remove_reader)             \
+    X(result)                    \
+    X(set_result)                \
+    X(task)                      \
+    X(throw)                     \
+    X(time)                      \
+    X(uncancel)                  \
+    X(cancelling)
+
+/* Objects fetched from the standard library by pacpy_need_asyncio; NULL before. */
+#define PACPY_ASYNCIO_OBJECTS(X)                                                        \
+    X(CancelledError)     /* asyncio.CancelledError */                                  \
+    X(InvalidStateError)  /* asyncio.InvalidStateError */                               \
+    X(get_running_loop)   /* asyncio._get_running_loop: None outside */                 \
+    X(current_tasks)      /* asyncio.tasks._current_tasks, before 3.14; else NULL */    \
+    X(current_task)       /* asyncio.current_task */                                    \
+    X(swap_current_task)  /* _asyncio._swap_current_task, from 3.14 on; else NULL */     \
+    X(extract_stack)      /* asyncio.format_helpers.extract_stack */                    \
+    X(support)            /* our own module pyasync_c._support: what C calls in Python */
+
+/* A free list of Python objects of one type: linked through ob_type's place, so not tracked and with no
+ * type reference while they stand in it. */
+struct pacpy_freelist {
+    PyObject *first;
+    int length;
+};
+
+enum { PACPY_FREELIST_MAX = 512 };
+
+struct pacpy_state {
+    PyObject *module; /* borrowed */
+    PyObject *pending;         /* the public PENDING */
+    PyObject *suspended;       /* what a leaf of ours yields to a task of ours: never seen by users */
+    PyObject *stop_iteration;  /* a StopIteration that is reused while nobody else holds it */
+    bool stop_iteration_used;  /* it holds a value of the poll in progress */
+#define X(name) PyTypeObject *name##_type;
+    PACPY_TYPES(X)
+    PACPY_ASYNCIO_TYPES(X)
+#undef X
+#define X(name) PyObject *str_##name;
+    PACPY_NAMES(X)
+#undef X
+#define X(name) PyObject *asyncio_##name;
+    PACPY_ASYNCIO_OBJECTS(X)
+#undef X
+    struct pacpy_freelist yield_now_free, delay_free, notified_free, future_iter_free, immediate_free,
+        asyncio_future_free, task_free, handle_free, timer_handle_free;
+    uint64_t next_task_id;
+    PyObject *last_bridge;     /* the bridge used last, or NULL */
+    PyObject *bridges;         /* loop -> Bridge, a weakref.WeakKeyDictionary, made on first use */
+    PyObject *polled_once;     /* coroutine -> IntoFuture, likewise */
+};
+
+static inline struct pacpy_state *
+pacpy_state_of(PyObject *module)
+{
+    return (struct pacpy_state *)PyModule_GetState(module);
+}
+
+/* The state of the module that made `type` or a base of it; NULL and TypeError otherwise. Not in a
+ * destructor. */
+struct pacpy_state *pacpy_state_of_type(PyTypeObject *type);
+
+/* Import what is needed of asyncio, and make the types that derive from it. 0, or -1 and an exception.
+ * Cheap after the first time. */
+int pacpy_need_asyncio(struct pacpy_state *st);
+
+/* Each file's part of module execution: make its types, add its functions. 0 or -1. */
+int pacpy_waker_exec(PyObject *module);
+int pacpy_future_exec(PyObject *module);
+int pacpy_into_future_exec(PyObject *module);
+int pacpy_delay_exec(PyObject *module);
+int pacpy_timeout_exec(PyObject *module);
+int pacpy_notify_exec(PyObject *module);
+int pacpy_bridge_exec(PyObject *module);
+int pacpy_eventloop_exec(PyObject *module);
+int pacpy_task_exec(PyObject *module);
+int pacpy_completion_exec(PyObject *module);
+int pacpy_capi_exec(PyObject *module);
+int pacpy_floor_exec(PyObject *module);
+
+/* Each file's part of pacpy_need_asyncio. */
+int pacpy_asyncio_future_make_types(struct pacpy_state *st);
+int pacpy_task_make_types(struct pacpy_state *st);           /* Task */
+int pacpy_callback_handle_make_types(struct pacpy_state *st);
+
+/* Make a heap type of `module` from `spec`, keep it in *slot, and if `name` is not NULL add it to the
+ * module under that name. `base` may be NULL (object). 0 or -1. */
+int pacpy_make_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot,
+                    const char *name);
+
+/* ---- free lists ---------------------------------------------------------------------------------- */
+
+/* An object of exactly `type` from the list or newly allocated: with one reference, not tracked; its
+ * fields after the object header are as they were left (zero if new). NULL and MemoryError. */
+PyObject *pacpy_freelist_alloc(struct pacpy_freelist *list, PyTypeObject *type);
+
+/* In a destructor, all references of `op` given up and `op` untracked: keep it, or free it. Gives up
+ * the reference to its type. Objects of a subclass are freed. */
+void pacpy_freelist_free(struct pacpy_freelist *list, PyTypeObject *exact, PyObject *op);
+
+void pacpy_freelist_clear(struct pacpy_freelist *list, PyTypeObject *type);
+
+/* ---- results of awaits --------------------------------------------------------------------------- */
+
+/* Make StopIteration(value) the exception, for a tp_iternext that returns `value` (whose reference is
+ * taken) as the result of an await; for None sets nothing. Always returns NULL. */
+PyObject *pacpy_return_from_await(struct pacpy_state *st, PyObject *value);
+
+void pacpy_empty_stop_iteration(struct pacpy_state *st);
+
+/* At the end of a task's poll: let go of the last result that an await in it returned. */
+static inline void
+pacpy_forget_await_result(struct pacpy_state *st)
+{
+    if (st->stop_iteration_used) {
+        pacpy_empty_stop_iteration(st);
+    }
+}
+
+#endif

@@ -1,0 +1,61 @@
+/* task.h - the one Python task: a coroutine as a future of the core. */
+#ifndef PACPY_TASK_H
+#define PACPY_TASK_H
+
+#include "completion.h"
+#include "eventloop.h"
+
+#include "../core/task.h"
+
+/* Behind asyncio.Task's own fields, at pacpy_completion_offset. */
+struct pacpy_task {
+    struct pacpy_completion completion; /* first */
+    struct pac_future future;           /* what the executor polls */
+    struct pac_task *core;              /* one reference; NULL once ended */
+    PyObject *coroutine;
+    PyObject *context;                  /* contextvars */
+    PyObject *name;                     /* NULL: "Task-<id>", made when asked for */
+    PyObject *waiting_for;              /* asyncio future that it awaits (_fut_waiter); NULL: a leaf of
+                                           ours, or nothing */
+    PyObject *throw_next;               /* exception to throw at the next poll */
+    struct pacpy_listener listener;     /* in waiting_for's list, if that is ours */
+    uint64_t id;
+    int cancel_requests;
+    bool must_cancel;
+    bool log_destroy_pending;
+};
+
+static inline struct pacpy_task *
+pacpy_task_of(PyObject *op)
+{
+    return (struct pacpy_task *)pacpy_completion_of(op);
+}
+
+static inline bool
+Task_Check(struct pacpy_state *st, PyObject *op)
+{
+    return st->Task_type != NULL && PyObject_TypeCheck(op, st->Task_type);
+}
+
+/* A new task of `loop` for `coroutine`, queued. `name`, `context` may be NULL. */
+PyObject *pacpy_task_spawn(LoopObject *loop, PyObject *coroutine, PyObject *name, PyObject *context);
+
+/* The asyncio future that this task waits for is done. */
+void pacpy_task_future_done(struct pacpy_task *t);
+
+/* Let the garbage collector know the task, if it does not yet. */
+void pacpy_task_track(PyObject *op);
+
+/* The core's task, borrowed; NULL once it has ended. */
+struct pac_task *pacpy_task_core(PyObject *op);
+
+/* The Python task that `core` is the core of, borrowed; NULL if it is something else's. */
+PyObject *pacpy_task_object_of_core(struct pac_task *core);
+
+/* asyncio.Task. */
+PyTypeObject *pacpy_asyncio_task_type(struct pacpy_state *st);
+
+/* asyncio's cancel: a request, counted, thrown at the await. False: it has ended. */
+bool pacpy_task_cancel(struct pacpy_task *t, PyObject *message);
+
+#endif

@@ -1,0 +1,121 @@
+"""pyasync_c: a Tokio-grade async runtime written in C, for Python.
+
+    import pyasync_c
+
+    async def main():
+        await pyasync_c.sleep(0.1)
+
+    pyasync_c.run(main())
+
+Importing it imports neither asyncio nor typing; what needs them is made on first use.
+"""
+
+from ._core import (
+    PENDING,
+    Context,
+    Delay,
+    Future,
+    Notified,
+    Notify,
+    PendingType,
+    Timeout,
+    Waker,
+    current_task,
+    into_future,
+    noop_waker,
+    now,
+    pending,
+    poll_fn,
+    poll_once,
+    ready,
+    sleep,
+    sleep_until,
+    spawn,
+    timeout,
+    timeout_at,
+    yield_now,
+)
+
+__version__ = "0.1.0"
+
+# Made on first use, with asyncio.
+_LAZY = {
+    "EventLoop": "_eventloop",
+    "new_event_loop": "_eventloop",
+    "Handle": "_runtime",
+    "Runtime": "_runtime",
+    "RuntimeMetrics": "_runtime",
+    "all_tasks": "_runtime",
+    "current_runtime": "_runtime",
+    "run": "_runtime",
+    "spawn_blocking": "_runtime",
+    "Interval": "_interval",
+    "interval": "_interval",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "Task":
+        from . import _core
+
+        _core._need_asyncio()
+        value = _core.Task
+    elif name in _LAZY:
+        from importlib import import_module
+
+        value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, "Task"})
+
+
+def get_include() -> str:
+    """The directory of the C headers that the package installs."""
+    from pathlib import Path
+
+    return str(Path(__file__).parent / "include")
+
+
+__all__ = [
+    "PENDING",
+    "Context",
+    "Delay",
+    "EventLoop",
+    "Future",
+    "Handle",
+    "Interval",
+    "Notified",
+    "Notify",
+    "PendingType",
+    "Runtime",
+    "RuntimeMetrics",
+    "Task",
+    "Timeout",
+    "Waker",
+    "all_tasks",
+    "current_runtime",
+    "current_task",
+    "get_include",
+    "interval",
+    "into_future",
+    "new_event_loop",
+    "noop_waker",
+    "now",
+    "pending",
+    "poll_fn",
+    "poll_once",
+    "ready",
+    "run",
+    "sleep",
+    "sleep_until",
+    "spawn",
+    "spawn_blocking",
+    "timeout",
+    "timeout_at",
+    "yield_now",
+]

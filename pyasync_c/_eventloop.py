@@ -1,0 +1,181 @@
+"""EventLoop: asyncio's selector loop, with its scheduling half in C.
+
+Queue, timers, tasks, futures, parking and readiness are the C base's (`_core.LoopBase`); servers, transports, TLS,
+subprocesses, pipes and name resolution are the standard library's classes, over that readiness.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import signal
+import sys
+import threading
+from asyncio import events
+from collections.abc import Mapping
+from typing import Any
+
+from . import _core, _support
+
+_core._need_asyncio()
+
+
+class ReactorSelector(selectors.BaseSelector):
+    """The face of a selector over the C reactor: what asyncio's loop registers descriptors with.
+
+    select() is not for use: the C loop waits, and calls the loop's _process_events itself.
+    """
+
+    def __init__(self) -> None:
+        self._loop: Any = None
+        self._keys: dict[int, selectors.SelectorKey] = {}
+
+    def attach(self, loop: Any) -> None:
+        self._loop = loop
+
+    @staticmethod
+    def _fileno(fileobj: Any) -> int:
+        if isinstance(fileobj, int):
+            fd = fileobj
+        else:
+            try:
+                fd = int(fileobj.fileno())
+            except (AttributeError, TypeError, ValueError):
+                raise ValueError(f"Invalid file object: {fileobj!r}") from None
+        if fd < 0:
+            raise ValueError(f"Invalid file descriptor: {fd}")
+        return fd
+
+    def _lookup(self, fileobj: Any) -> int:
+        try:
+            return self._fileno(fileobj)
+        except ValueError:
+            # Closed already: find it by identity, as selectors does.
+            for key in self._keys.values():
+                if key.fileobj is fileobj:
+                    return key.fd
+            raise
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        if not events or events & ~(selectors.EVENT_READ | selectors.EVENT_WRITE):
+            raise ValueError(f"Invalid events: {events!r}")
+        fd = self._lookup(fileobj)
+        if fd in self._keys:
+            raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
+        key = selectors.SelectorKey(fileobj, fd, events, data)
+        self._loop._poll_register(fd, events, key)
+        self._keys[fd] = key
+        return key
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        fd = self._lookup(fileobj)
+        if fd not in self._keys:
+            raise KeyError(f"{fileobj!r} is not registered")
+        key = selectors.SelectorKey(self._keys[fd].fileobj, fd, events, data)
+        self._loop._poll_modify(fd, events, key)
+        self._keys[fd] = key
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        fd = self._lookup(fileobj)
+        try:
+            key = self._keys.pop(fd)
+        except KeyError:
+            raise KeyError(f"{fileobj!r} is not registered") from None
+        self._loop._poll_unregister(fd)
+        return key
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        raise RuntimeError("the C loop waits for descriptors itself")
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        try:
+            return self._keys[self._lookup(fileobj)]
+        except KeyError:
+            raise KeyError(f"{fileobj!r} is not registered") from None
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._keys
+
+    def close(self) -> None:
+        self._keys.clear()
+
+
+class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
+    """An asyncio event loop on the C executor.
+
+    Make it with new_event_loop(), or let run() and Runtime make it. Everything that asyncio documents for a loop
+    holds; only call_soon_threadsafe may be called from other threads.
+    """
+
+    def __init__(self) -> None:
+        selector = ReactorSelector()
+        selector.attach(self)
+        super(_core.LoopBase, self).__init__(selector)
+        _support.watch_tasks_of(self)
+
+    def run_forever(self) -> None:
+        """Run until stop() is called."""
+        self._check_closed()
+        self._check_running()
+        self._set_coroutine_origin_tracking(self._debug)
+        hooks = sys.get_asyncgen_hooks()
+        wakeup_fd = self._install_wakeup_fd()
+        try:
+            self._thread_id = threading.get_ident()
+            sys.set_asyncgen_hooks(
+                firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
+            )
+            events._set_running_loop(self)
+            self._run()
+        finally:
+            self._thread_id = None
+            events._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*hooks)
+            if wakeup_fd is not None:
+                signal.set_wakeup_fd(wakeup_fd)
+
+    def _install_wakeup_fd(self) -> int | None:
+        """Let a signal that another thread takes wake the parked loop; the one before, to be put back."""
+        if threading.current_thread() is not threading.main_thread() or self._csock is None:
+            return None
+        try:
+            return signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        except (ValueError, OSError):
+            return None  # not the main interpreter
+
+    def _write_to_self(self) -> None:
+        """Wake the loop: for the parts of the standard library that do it by hand."""
+        if not self._closed:
+            self.call_soon_threadsafe(_nothing)
+
+    def close(self) -> None:
+        """Close the loop; it must not be running. Twice is a no-op."""
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        super().close()
+        self._close_core()
+
+    def set_debug(self, enabled: bool) -> None:
+        """Turn debug mode on or off."""
+        self._debug = enabled
+        if self.is_running():
+            self.call_soon_threadsafe(self._set_coroutine_origin_tracking, self._debug)
+
+
+def _nothing() -> None:
+    pass
+
+
+def new_event_loop(*, debug: bool | None = None) -> EventLoop:
+    """A new EventLoop, for asyncio.Runner(loop_factory=...), uvicorn --loop, anyio and the like."""
+    loop = EventLoop()
+    if debug is not None:
+        loop.set_debug(debug)
+    return loop
+
+
+__all__ = ["EventLoop", "new_event_loop"]

@@ -1,0 +1,262 @@
+"""Runtime, Handle and run(): the life of an executor, as asyncio.Runner lives a loop's."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
+from typing import Any, NamedTuple, TypeVar
+
+from . import _core, _support
+from ._eventloop import EventLoop, new_event_loop
+
+T = TypeVar("T")
+
+_local = threading.local()
+
+
+class RuntimeMetrics(NamedTuple):
+    """What a runtime has counted since it was made. A snapshot: plain ints."""
+
+    tasks_alive: int
+    tasks_spawned: int
+    polls: int
+    wakes: int
+    wakes_from_threads: int
+    spurious_polls: int
+    parks: int
+    timers_active: int
+    timers_fired: int
+    queue_depth_max: int
+    slow_polls: int
+
+
+class Handle:
+    """Reach a running runtime from outside: from any thread, also one without a loop.
+
+    Got from Runtime.handle(). Stands for tokio::runtime::Handle.
+    """
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, loop: EventLoop, /) -> None:
+        self._loop = loop
+
+    def __repr__(self) -> str:
+        return f"<Handle of {self._loop!r}>"
+
+    def spawn(self, aw: Awaitable[T], /) -> concurrent.futures.Future[T]:
+        """Run `aw` as a task of the runtime; its result comes through the future returned. [any thread]
+
+        Cancelling that future cancels the task. Raises TypeError if `aw` is not awaitable, RuntimeError if the
+        runtime is closed.
+        """
+        coroutine = _support.coroutine_of(aw)
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except BaseException:
+            coroutine.close()
+            raise
+
+    def call_soon(self, f: Callable[..., object], /, *args: Any) -> None:
+        """Call f(*args) on the runtime's thread, soon. RuntimeError if it is closed. [any thread]"""
+        if not callable(f):
+            raise TypeError(f"call_soon: f must be callable, not {type(f).__name__}")
+        self._loop.call_soon_threadsafe(f, *args)
+
+
+class Runtime:
+    """One executor for several runs; a context manager that closes it.
+
+    Tasks that are left when run() returns stay suspended until the next run; close() cancels and finishes them.
+    Belongs to the thread that uses it, handle() aside.
+    """
+
+    def __init__(self, *, debug: bool | None = None) -> None:
+        self._loop = new_event_loop(debug=debug)
+        self._context: Context | None = None
+        self._pid = os.getpid()
+        self._interrupts = 0
+
+    def __enter__(self) -> Runtime:
+        self._check_open()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._loop.is_closed() else "running" if self._loop.is_running() else "idle"
+        return f"<Runtime {state}>"
+
+    def _check_open(self) -> None:
+        if self._pid != os.getpid():
+            raise RuntimeError(f"this runtime belongs to process {self._pid}")
+        if self._loop.is_closed():
+            raise RuntimeError("runtime is closed")
+
+    def run(self, main: Awaitable[T], /) -> T:
+        """Run `main` to its end, and everything else along with it; returns or raises what main does.
+
+        On the main thread Ctrl-C cancels main, and KeyboardInterrupt is raised once it has ended. Raises
+        TypeError if main is not awaitable; RuntimeError inside a running loop, or when closed.
+        """
+        try:
+            self._check_open()
+            if asyncio._get_running_loop() is not None:
+                raise RuntimeError("Runtime.run() cannot be called from a running event loop")
+            if self._loop.is_running():
+                raise RuntimeError("this runtime is running already, on another thread")
+            coroutine = _support.coroutine_of(main)
+        except BaseException:
+            if asyncio.iscoroutine(main):
+                main.close()
+            raise
+        if self._context is None:
+            self._context = copy_context()
+        task: asyncio.Task[T] = self._loop.create_task(coroutine, context=self._context)
+        outer = getattr(_local, "runtime", None)
+        _local.runtime = self
+        restore = self._take_sigint(task)
+        self._interrupts = 0
+        try:
+            return self._loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            if self._interrupts > 0 and task.uncancel() == 0:
+                raise KeyboardInterrupt() from None
+            raise
+        finally:
+            restore()
+            _local.runtime = outer
+
+    def _take_sigint(self, task: asyncio.Task[Any]) -> Callable[[], None]:
+        """Have Ctrl-C cancel `task` while it runs; returns what undoes that."""
+        if (
+            threading.current_thread() is not threading.main_thread()
+            or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        ):
+            return _nothing
+        handler = functools.partial(self._on_sigint, main_task=task)
+        try:
+            signal.signal(signal.SIGINT, handler)
+        except ValueError:
+            return _nothing  # not the main interpreter
+
+        def restore() -> None:
+            if signal.getsignal(signal.SIGINT) is handler:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        return restore
+
+    def _on_sigint(self, signum: int, frame: object, main_task: asyncio.Task[Any]) -> None:
+        self._interrupts += 1
+        if self._interrupts == 1 and not main_task.done():
+            main_task.cancel()
+            self._loop.call_soon_threadsafe(_nothing)  # it may be parked
+            return
+        raise KeyboardInterrupt()
+
+    def handle(self) -> Handle:
+        """A Handle, by which other threads reach this runtime."""
+        self._check_open()
+        return Handle(self._loop)
+
+    def get_loop(self) -> EventLoop:
+        """The asyncio loop that this runtime is."""
+        self._check_open()
+        return self._loop
+
+    def metrics(self) -> RuntimeMetrics:
+        """What the executor has counted so far."""
+        self._check_open()
+        return RuntimeMetrics(*self._loop._metrics())
+
+    def close(self) -> None:
+        """Cancel and finish what is left, close async generators and the thread pool. Twice is a no-op."""
+        loop = self._loop
+        if loop.is_closed():
+            return
+        if self._pid != os.getpid():
+            return  # the parent's: not ours to touch
+        if loop.is_running():
+            raise RuntimeError("cannot close a running runtime")
+        try:
+            _cancel_all_tasks(loop)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            loop.close()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _cancel_all_tasks(loop: EventLoop) -> None:
+    left = [task for task in asyncio.all_tasks(loop) if not task.done()]
+    if not left:
+        return
+    for task in left:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    for task in left:
+        if not task.cancelled() and task.exception() is not None:
+            loop.call_exception_handler(
+                {
+                    "message": "unhandled exception during pyasync_c.run() shutdown",
+                    "exception": task.exception(),
+                    "task": task,
+                }
+            )
+
+
+def run(main: Awaitable[T], /, *, debug: bool | None = None) -> T:
+    """Run `main` on a runtime of its own and return what it returns: one line instead of asyncio.run's.
+
+    What main leaves over is cancelled and finished, async generators and the thread pool are closed. Ctrl-C cancels
+    main and raises KeyboardInterrupt. Raises TypeError if main is not awaitable, RuntimeError inside a loop.
+    """
+    if asyncio._get_running_loop() is not None:
+        if asyncio.iscoroutine(main):
+            main.close()
+        raise RuntimeError("pyasync_c.run() cannot be called from a running event loop")
+    try:
+        coroutine = _support.coroutine_of(main)
+    except TypeError as error:
+        raise error from None
+    with Runtime(debug=debug) as runtime:
+        return runtime.run(coroutine)
+
+
+def current_runtime() -> Runtime:
+    """The Runtime that runs on this thread; RuntimeError outside one."""
+    runtime = getattr(_local, "runtime", None)
+    if runtime is None or not runtime._loop.is_running():
+        raise RuntimeError("no runtime is running on this thread")
+    return runtime
+
+
+def all_tasks() -> set[asyncio.Task[Any]]:
+    """The tasks of the loop that runs here which have not ended. RuntimeError without a loop."""
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, EventLoop):
+        return set(loop._live_tasks())
+    return asyncio.all_tasks(loop)
+
+
+def spawn_blocking(f: Callable[..., T], /, *args: Any, **kwargs: Any) -> _core.Future[T]:
+    """Run f(*args, **kwargs) in a thread of the loop's pool, in a copy of the present context.
+
+    It is queued by this call; await the future for its result. Cancelling the await leaves the thread at work.
+    Raises TypeError if f is not callable, RuntimeError without a loop.
+    """
+    if not callable(f):
+        raise TypeError(f"spawn_blocking: f must be callable, not {type(f).__name__}")
+    loop = asyncio.get_running_loop()
+    call = functools.partial(copy_context().run, f, *args, **kwargs)
+    return _core.into_future(loop.run_in_executor(None, call))

@@ -1,0 +1,186 @@
+"""What the C half calls in Python: rare paths of asyncio's surface, in asyncio's own words.
+
+Imported when the first loop is made, together with asyncio; never by `import pyasync_c`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import itertools
+import logging
+import sys
+import weakref
+from asyncio import base_events, base_futures, base_tasks, coroutines, events, tasks
+from collections.abc import Awaitable, Coroutine, Iterator
+from typing import Any
+
+logger = logging.getLogger("asyncio")
+
+iscoroutine = coroutines.iscoroutine
+future_repr = base_futures._future_repr
+task_repr = base_tasks._task_repr
+task_get_stack = base_tasks._task_get_stack
+task_print_stack = base_tasks._task_print_stack
+
+
+async def fresh_coroutine() -> None:
+    """A coroutine that never runs: C reads off it how this Python marks one."""
+
+
+# ── awaitables as coroutines ─────────────────────────────────────────────────────────────────
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def coroutine_of(awaitable: Any) -> Coroutine[Any, Any, Any]:
+    """`awaitable` as something that a Task can run; TypeError if it is none."""
+    if iscoroutine(awaitable):
+        return awaitable
+    if inspect.isawaitable(awaitable):
+        return _await(awaitable)
+    hint = ""
+    if inspect.iscoroutinefunction(awaitable):
+        hint = ": did you forget () after its name?"
+    raise TypeError(f"an awaitable is required, not {type(awaitable).__name__}{hint}")
+
+
+def spawn_on_running_loop(coroutine: Any, name: Any, context: Any) -> Any:
+    loop = events.get_running_loop()
+    if context is None:
+        return loop.create_task(coroutine, name=name)
+    return loop.create_task(coroutine, name=name, context=context)
+
+
+def create_task(loop: Any, coro: Any, *, name: Any = None, context: Any = None, **kwargs: Any) -> Any:
+    """create_task with all that the fast path leaves out: a task factory, odd arguments."""
+    loop._check_closed()
+    factory = loop._task_factory
+    if factory is None:
+        from ._core import Task
+
+        task = Task(coro, loop=loop, name=name, context=context, **kwargs)
+        if task._source_traceback:
+            del task._source_traceback[-1]
+        return task
+    if sys.version_info >= (3, 14):
+        if name is not None:
+            kwargs["name"] = name
+        if context is not None:
+            kwargs["context"] = context
+        return factory(loop, coro, **kwargs)
+    if context is not None:
+        kwargs["context"] = context
+    task = factory(loop, coro, **kwargs)
+    if name is not None:
+        set_name = getattr(task, "set_name", None)
+        if set_name is not None:
+            set_name(name)
+    return task
+
+
+# ── errors that nobody awaits ────────────────────────────────────────────────────────────────
+
+
+def _with_source(context: dict[str, Any], origin: Any) -> dict[str, Any]:
+    if origin._source_traceback:
+        context["source_traceback"] = origin._source_traceback
+    return context
+
+
+def report_unseen(loop: Any, what: str, future: Any) -> None:
+    context = {
+        "message": f"{type(future).__name__ if what == 'Future' else what} exception was never retrieved",
+        "exception": future._exception,
+        "future": future,
+    }
+    if what == "Future":
+        context["message"] = "Future exception was never retrieved"
+    loop.call_exception_handler(_with_source(context, future))
+
+
+def report_destroyed(loop: Any, task: Any) -> None:
+    context = {"task": task, "message": "Task was destroyed but it is pending!"}
+    loop.call_exception_handler(_with_source(context, task))
+
+
+def report_callback(loop: Any, handle: Any, exc: BaseException) -> None:
+    callback = events.format_helpers._format_callback_source(handle._callback, handle._args)
+    context = {
+        "message": f"Exception in callback {callback}",
+        "exception": exc,
+        "handle": handle,
+    }
+    _with_source(context, handle)
+    if sys.version_info >= (3, 12):
+        # The handler runs where the callback ran.
+        handle._context.run(loop.call_exception_handler, context)
+    else:
+        loop.call_exception_handler(context)
+
+
+# ── debug mode ───────────────────────────────────────────────────────────────────────────────
+
+
+def check_callback(loop: Any, callback: Any, method: str, thread: bool) -> None:
+    loop._check_closed()
+    if thread:
+        loop._check_thread()
+    loop._check_callback(callback, method)
+
+
+def note_duration(loop: Any, what: Any, seconds: float) -> None:
+    if seconds >= loop.slow_callback_duration:
+        described = base_events._format_handle(what) if isinstance(what, events.Handle) else repr(what)
+        logger.warning("Executing %s took %.3f seconds", described, seconds)
+
+
+# ── asyncio.all_tasks ────────────────────────────────────────────────────────────────────────
+
+_loops: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+class _TaskSet(weakref.WeakSet):
+    """asyncio's set of tasks, with the live tasks of our loops in it without being registered.
+
+    Registering each would cost more than all the rest of making a task. The executors know them anyway.
+    """
+
+    def __init__(self, registered: weakref.WeakSet[Any]) -> None:
+        super().__init__()
+        self._registered = registered
+
+    def __iter__(self) -> Iterator[Any]:
+        live = [task for loop in list(_loops) for task in loop._live_tasks()]
+        return itertools.chain(self._registered, live)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, task: object) -> bool:
+        return any(task is one for one in self)
+
+    def add(self, task: Any) -> None:
+        self._registered.add(task)
+
+    def discard(self, task: Any) -> None:
+        self._registered.discard(task)
+
+
+def watch_tasks_of(loop: Any) -> None:
+    """Let asyncio.all_tasks() see the tasks of `loop`."""
+    _loops.add(loop)
+    name = "_scheduled_tasks" if hasattr(tasks, "_scheduled_tasks") else "_all_tasks"
+    registered = getattr(tasks, name)
+    if not isinstance(registered, _TaskSet):
+        setattr(tasks, name, _TaskSet(registered))
+
+
+def current_context() -> contextvars.Context:
+    return contextvars.copy_context()
+
+
+__all__ = ["asyncio"]
