@@ -358,8 +358,10 @@ run_until_stopped(struct pac_executor *ex)
     bool look = true;
     for (;;) {
         enum pac_status status = PAC_OK;
-        if (look || ex->scheduler.ready.length == 0) {
-            bool idle = ex->scheduler.ready.length == 0 && !ex->stopping && !ex->interrupted;
+        /* What was due when it was armed counts as ready: the pass takes it. */
+        bool ready = ex->scheduler.ready.length > 0 || !pac_list_is_empty(&ex->wheel.immediate);
+        if (look || !ready) {
+            bool idle = !ready && !ex->stopping && !ex->interrupted;
             status = look_at_events(ex, idle ? pac_wheel_next_ns(&ex->wheel) : 0);
             look = false;
         }

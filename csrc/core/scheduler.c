@@ -8,6 +8,7 @@ pac_scheduler_init(struct pac_scheduler *s, void (*unpark)(struct pac_scheduler 
 {
     pac_run_queue_init(&s->ready);
     pac_inject_init(&s->inject);
+    s->tasks_alive = 0;
     s->unpark = unpark;
     s->free = free;
     s->wakes = 0;

@@ -4,6 +4,7 @@
 #include "args.h"
 #include "callback_handle.h"
 #include "task.h"
+#include "timeout.h"
 
 #include <unistd.h>
 
@@ -24,6 +25,7 @@ before_wait(void *data)
     if (pacpy_loop_leave_task(loop) < 0) {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
+    pacpy_freelists_trim(loop->st, loop->executor->now_ns);
     loop->waiting = PyEval_SaveThread();
 }
 
@@ -767,7 +769,9 @@ visit_executor(struct pac_executor *ex, visitproc visit, void *arg)
     for (unsigned i = 0; i < PAC_WHEEL_LEVELS * PAC_WHEEL_SLOTS && stop == 0; i++) {
         struct pac_list *slot = &w->slots[i / PAC_WHEEL_SLOTS][i % PAC_WHEEL_SLOTS];
         for (struct pac_list_node *n = slot->head.next; n != &slot->head && stop == 0; n = n->next) {
-            stop = pacpy_handle_visit_timer(PAC_LIST_ENTRY(n, struct pac_timer, node), visit, arg);
+            struct pac_timer *timer = PAC_LIST_ENTRY(n, struct pac_timer, node);
+            stop = pacpy_handle_visit_timer(timer, visit, arg);
+            stop = stop != 0 ? stop : pacpy_timeout_visit_timer(timer, visit, arg);
         }
     }
     return stop;

@@ -49,7 +49,9 @@ pacpy_freelist_alloc(struct pacpy_freelist *list, PyTypeObject *type)
     PyObject *op = list->first;
     if (PAC_LIKELY(op != NULL)) {
         list->first = link_of(op);
-        list->length--;
+        if (--list->length < list->unused) {
+            list->unused = list->length;
+        }
         return PyObject_Init(op, type);
     }
     op = type->tp_alloc(type, 0);
@@ -77,10 +79,11 @@ pacpy_freelist_free(struct pacpy_freelist *list, PyTypeObject *exact, PyObject *
     Py_DECREF(type);
 }
 
-void
-pacpy_freelist_clear(struct pacpy_freelist *list, PyTypeObject *type)
+/* Give `count` objects back to the allocator. */
+static void
+freelist_shrink(struct pacpy_freelist *list, PyTypeObject *type, int count)
 {
-    while (list->first != NULL) {
+    for (; count > 0 && list->first != NULL; count--) {
         PyObject *op = list->first;
         list->first = link_of(op);
         list->length--;
@@ -88,6 +91,22 @@ pacpy_freelist_clear(struct pacpy_freelist *list, PyTypeObject *type)
         PyObject_GC_Del(op);
         Py_DECREF(type);
     }
+    list->unused = list->length;
+}
+
+void
+pacpy_freelists_trim(struct pacpy_state *st, uint64_t now_ns)
+{
+    if (now_ns - st->trimmed_ns < 1000000000) {
+        return;
+    }
+    st->trimmed_ns = now_ns;
+#define X(name, kind)                                                                      \
+    freelist_shrink(&st->name##_free, st->kind##_type,                                     \
+                    st->name##_free.unused < PACPY_FREELIST_TRIM ? st->name##_free.unused  \
+                                                                 : PACPY_FREELIST_TRIM);
+    PACPY_FREELISTS(X)
+#undef X
 }
 
 /* ---- results of awaits --------------------------------------------------------------------------- */
@@ -285,7 +304,12 @@ static PyMethodDef functions[] = {
 static int
 exec_state(PyObject *module)
 {
-    struct pacpy_state *st = pacpy_state_of(module);
+    struct pacpy_state *st = PyMem_RawCalloc(1, sizeof *st);
+    if (st == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *(struct pacpy_state **)PyModule_GetState(module) = st;
     st->module = module;
 #define X(name)                                             \
     st->str_##name = PyUnicode_InternFromString(#name);     \
@@ -313,6 +337,9 @@ static int
 module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     struct pacpy_state *st = pacpy_state_of(module);
+    if (st == NULL) {
+        return 0;
+    }
 #define X(name) Py_VISIT(st->name##_type);
     PACPY_TYPES(X)
     PACPY_ASYNCIO_TYPES(X)
@@ -323,6 +350,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->pending);
     Py_VISIT(st->suspended);
     Py_VISIT(st->stop_iteration);
+    Py_VISIT(st->context_snapshot);
     Py_VISIT(st->last_bridge);
     Py_VISIT(st->bridges);
     Py_VISIT(st->polled_once);
@@ -332,30 +360,26 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 static void
 clear_freelists(struct pacpy_state *st)
 {
-    pacpy_freelist_clear(&st->yield_now_free, st->YieldNow_type);
-    pacpy_freelist_clear(&st->delay_free, st->Delay_type);
-    pacpy_freelist_clear(&st->notified_free, st->Notified_type);
-    pacpy_freelist_clear(&st->future_iter_free, st->FutureIter_type);
-    pacpy_freelist_clear(&st->immediate_free, st->Immediate_type);
-    pacpy_freelist_clear(&st->asyncio_future_free, st->AsyncioFuture_type);
-    pacpy_freelist_clear(&st->task_free, st->Task_type);
-    pacpy_freelist_clear(&st->handle_free, st->CallbackHandle_type);
-    pacpy_freelist_clear(&st->timer_handle_free, st->TimerHandle_type);
+#define X(name, kind) freelist_shrink(&st->name##_free, st->kind##_type, PACPY_FREELIST_MAX);
+    PACPY_FREELISTS(X)
+#undef X
 }
 
 static int
 module_clear(PyObject *module)
 {
     struct pacpy_state *st = pacpy_state_of(module);
-    clear_freelists(st);
-    Py_CLEAR(st->last_bridge);
-    Py_CLEAR(st->bridges);
-    Py_CLEAR(st->polled_once);
-    /* Types, names and fetched objects stay for as long as the state's memory: an object that outlives the
-     * module still reaches them through its pointer. They go with module_free. */
+    if (st != NULL) {
+        clear_freelists(st);
+        Py_CLEAR(st->context_snapshot);
+        Py_CLEAR(st->last_bridge);
+        Py_CLEAR(st->bridges);
+        Py_CLEAR(st->polled_once);
+    }
     return 0;
 }
 
+/* What the state refers to goes with the module, save the names, which destructors use. */
 static void
 module_free(void *module)
 {
@@ -370,9 +394,6 @@ module_free(void *module)
 #undef X
 #define X(name) Py_CLEAR(st->asyncio_##name);
     PACPY_ASYNCIO_OBJECTS(X)
-#undef X
-#define X(name) Py_CLEAR(st->str_##name);
-    PACPY_NAMES(X)
 #undef X
     Py_CLEAR(st->pending);
     Py_CLEAR(st->suspended);
@@ -403,7 +424,7 @@ static struct PyModuleDef core_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "pyasync_c._core",
     .m_doc = "The C half of pyasync_c: futures, wakers, tasks, timers, Notify and the event loop's base.",
-    .m_size = sizeof(struct pacpy_state),
+    .m_size = sizeof(struct pacpy_state *),
     .m_slots = core_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,

@@ -10,6 +10,8 @@
 
 #include "compat.h"
 
+#include "../core/platform.h"
+
 /* Types made at import, in the order in which they are made; a file makes its own. */
 #define PACPY_TYPES(X) \
     X(Pending)         \
@@ -87,9 +89,24 @@
 struct pacpy_freelist {
     PyObject *first;
     int length;
+    int unused; /* the shortest that it has been since it was trimmed last */
 };
 
-enum { PACPY_FREELIST_MAX = 512 };
+/* Which there are, and of what type. */
+#define PACPY_FREELISTS(X)             \
+    X(yield_now, YieldNow)             \
+    X(delay, Delay)                    \
+    X(notified, Notified)              \
+    X(future_iter, FutureIter)         \
+    X(immediate, Immediate)            \
+    X(asyncio_future, AsyncioFuture)   \
+    X(task, Task)                      \
+    X(handle, CallbackHandle)          \
+    X(timer_handle, TimerHandle)
+
+/* Long enough for a burst of tasks to find the memory of the one before it: new pages cost more than all the
+ * rest of making a task. What a second does not use is given back bit by bit (pacpy_freelists_trim). */
+enum { PACPY_FREELIST_MAX = 65536, PACPY_FREELIST_TRIM = 1024 };
 
 struct pacpy_state {
     PyObject *module; /* borrowed */
@@ -107,18 +124,24 @@ struct pacpy_state {
 #define X(name) PyObject *asyncio_##name;
     PACPY_ASYNCIO_OBJECTS(X)
 #undef X
-    struct pacpy_freelist yield_now_free, delay_free, notified_free, future_iter_free, immediate_free,
-        asyncio_future_free, task_free, handle_free, timer_handle_free;
+#define X(name, type) struct pacpy_freelist name##_free;
+    PACPY_FREELISTS(X)
+#undef X
+    uint64_t trimmed_ns; /* when the free lists were trimmed last */
     uint64_t next_task_id;
+    PyObject *context_snapshot; /* context_snapshot.c: the last one taken, or NULL */
+    bool contexts_are_opaque;   /* likewise: it cannot be shared in this Python */
     PyObject *last_bridge;     /* the bridge used last, or NULL */
     PyObject *bridges;         /* loop -> Bridge, a weakref.WeakKeyDictionary, made on first use */
     PyObject *polled_once;     /* coroutine -> IntoFuture, likewise */
 };
 
+/* The module holds a pointer to its state, and never frees it: when a whole interpreter's garbage goes, objects
+ * may be destroyed after the module that made them, and they reach the state still. */
 static inline struct pacpy_state *
 pacpy_state_of(PyObject *module)
 {
-    return (struct pacpy_state *)PyModule_GetState(module);
+    return *(struct pacpy_state **)PyModule_GetState(module);
 }
 
 /* The state of the module that made `type` or a base of it; NULL and TypeError otherwise. Not in a
@@ -163,7 +186,9 @@ PyObject *pacpy_freelist_alloc(struct pacpy_freelist *list, PyTypeObject *type);
  * the reference to its type. Objects of a subclass are freed. */
 void pacpy_freelist_free(struct pacpy_freelist *list, PyTypeObject *exact, PyObject *op);
 
-void pacpy_freelist_clear(struct pacpy_freelist *list, PyTypeObject *type);
+/* Give back to the allocator what stood unused in the free lists for the last second; nothing if that was done
+ * within it. For when there is nothing else to do. */
+void pacpy_freelists_trim(struct pacpy_state *st, uint64_t now_ns);
 
 /* ---- results of awaits --------------------------------------------------------------------------- */
 

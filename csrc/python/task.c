@@ -1,4 +1,4 @@
-/* task.c - the coroutine as a future of the core, and asyncio.Task's surface over it.
+/* task.c - the coroutine as a future of the core; the type's methods are in task_type.c.
  *
  * A poll enters the task's context, makes it asyncio's current task, and sends None into the coroutine.
  * What comes out at the bottom says what the task waits for:
@@ -19,6 +19,7 @@
 #include "task.h"
 
 #include "callback_handle.h"
+#include "context_snapshot.h"
 #include "future.h"
 
 /* ---- current task -------------------------------------------------------------------------------- */
@@ -35,8 +36,9 @@ task_loop(struct pacpy_task *t)
     return t->completion.loop;
 }
 
-/* A task is tracked by the collector from the end of its first poll on, or from the end of the run in which
- * it was made: until then the running loop keeps it alive in any case, and most tasks never get there. */
+/* While a loop runs, its live tasks are not tracked: they cannot be garbage, as the loop holds them, and what they
+ * refer to is kept alive by a reference that the collector does not see. It has to know of a task once that has
+ * ended, or once the run has (track_tasks in eventloop.c): a loop that is given up with tasks in it is garbage. */
 void
 pacpy_task_track(PyObject *op)
 {
@@ -310,6 +312,18 @@ throw_into(struct pacpy_task *t, PyObject *exc, PyObject **result)
     return PYGEN_ERROR;
 }
 
+int
+pacpy_task_own_context(struct pacpy_task *t)
+{
+    PyObject *own = PyContext_Copy(t->context);
+    if (own == NULL) {
+        return -1;
+    }
+    Py_SETREF(t->context, own);
+    t->context_is_snapshot = false;
+    return 0;
+}
+
 /* Advance the coroutine once, in its context and as the current task. */
 static PySendResult
 step(struct pacpy_task *t, struct pac_context *cx, PyObject **result)
@@ -332,7 +346,8 @@ step(struct pacpy_task *t, struct pac_context *cx, PyObject **result)
 #ifdef PACPY_HAVE_DICT_VERSION
     frame.version = pacpy_dict_version(st->asyncio_current_tasks);
 #endif
-    if (PyContext_Enter(t->context) < 0) {
+    if ((t->context_is_snapshot && pacpy_task_own_context(t) < 0) ||
+        PyContext_Enter(t->context) < 0) {
         return PYGEN_ERROR;
     }
     pacpy_frame_top = &frame;
@@ -386,7 +401,6 @@ task_future_poll(struct pac_future *future, struct pac_context *cx)
         pacpy_loop_note_duration(loop, began_ns, task_object(t));
     }
     if (t->completion.outcome == PACPY_PENDING) {
-        pacpy_task_track(task_object(t));
         return PAC_PENDING;
     }
     if (Py_REFCNT(task_object(t)) == 1 && pacpy_loop_leave_task(loop) < 0) {
@@ -409,6 +423,10 @@ task_future_drop(struct pac_future *future)
         pac_task_unref(core);
     }
     PyObject *op = task_object(t);
+    if (t->completion.exception == NULL && t->context != NULL && Py_REFCNT(t->context) == 1) {
+        /* Nobody else has it, and no exception handler will run in it. */
+        Py_CLEAR(t->context);
+    }
     if (Py_REFCNT(op) > 1) {
         pacpy_task_track(op);
     }
@@ -487,19 +505,22 @@ coroutine_has_started(PyObject *coroutine)
 #endif
 }
 
-static int
-check_coroutine(struct pacpy_state *st, PyObject *coroutine)
+int
+pacpy_task_learn_coroutines(struct pacpy_state *st)
 {
-    if (PyCoro_CheckExact(coroutine)) {
-        return 0;
+#if PY_VERSION_HEX < 0x030E0000
+    PyObject *fresh = PyObject_CallMethod(st->asyncio_support, "fresh_coroutine", NULL);
+    if (fresh == NULL) {
+        return -1;
     }
-    PyObject *is = PyObject_CallMethod(st->asyncio_support, "iscoroutine", "O", coroutine);
-    int truth = is == NULL ? -1 : PyObject_IsTrue(is);
-    Py_XDECREF(is);
-    if (truth == 0) {
-        PyErr_Format(PyExc_TypeError, "a coroutine was expected, got %R", coroutine);
-    }
-    return truth == 1 ? 0 : -1;
+    frame_created = ((PyCoroObject *)fresh)->cr_frame_state;
+    PyObject *closed = PyObject_CallMethodNoArgs(fresh, st->str_close);
+    Py_DECREF(fresh);
+    Py_XDECREF(closed);
+    return closed == NULL ? -1 : 0;
+#else
+    return 0;
+#endif
 }
 
 /* Fill in a fresh object. `context`, `name` may be NULL. 0 or -1. */
@@ -522,8 +543,8 @@ task_init(PyObject *op, LoopObject *loop, PyObject *coroutine, PyObject *name, P
     t->cancel_requests = 0;
     t->must_cancel = false;
     t->log_destroy_pending = true;
-    t->context = context == NULL || context == Py_None ? PyContext_CopyCurrent()
-                                                       : Py_NewRef(context);
+    t->context_is_snapshot = context == NULL || context == Py_None;
+    t->context = t->context_is_snapshot ? pacpy_context_snapshot(st) : Py_NewRef(context);
     if (t->context == NULL) {
         return -1;
     }
@@ -592,6 +613,19 @@ task_start_eagerly(PyObject *op)
     }
 }
 
+int
+pacpy_task_begin(PyObject *op, LoopObject *loop, PyObject *coroutine, PyObject *name,
+                 PyObject *context, bool eager)
+{
+    if (task_init(op, loop, coroutine, name, context) < 0 || task_queue(op, eager) < 0) {
+        return -1;
+    }
+    if (eager) {
+        task_start_eagerly(op);
+    }
+    return 0;
+}
+
 PyObject *
 pacpy_task_spawn(LoopObject *loop, PyObject *coroutine, PyObject *name, PyObject *context)
 {
@@ -610,410 +644,6 @@ pacpy_task_spawn(LoopObject *loop, PyObject *coroutine, PyObject *name, PyObject
         pacpy_task_track(op);
     }
     return op;
-}
-
-/* The loop to make a task on: `loop`, or the running one. Borrowed; NULL and an exception. */
-static LoopObject *
-loop_argument(struct pacpy_state *st, PyObject *loop)
-{
-    if (loop == NULL || loop == Py_None) {
-        if (pacpy_running_loop == NULL) {
-            PyErr_SetString(PyExc_RuntimeError, "no running event loop");
-        }
-        return pacpy_running_loop;
-    }
-    if (!PyObject_TypeCheck(loop, st->LoopBase_type)) {
-        PyErr_Format(PyExc_TypeError, "Task belongs to a pyasync_c loop, not %s",
-                     Py_TYPE(loop)->tp_name);
-        return NULL;
-    }
-    return (LoopObject *)loop;
-}
-
-static int
-Task_init(PyObject *op, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"coro", "loop", "name", "context", "eager_start", NULL};
-    PyObject *coroutine, *loop_arg = NULL, *name = NULL, *context = NULL;
-    int eager = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOp:Task", names, &coroutine, &loop_arg,
-                                     &name, &context, &eager)) {
-        return -1;
-    }
-    struct pacpy_state *st = pacpy_state_of_type(Py_TYPE(op));
-    LoopObject *loop = st == NULL ? NULL : loop_argument(st, loop_arg);
-    if (loop == NULL || check_coroutine(st, coroutine) < 0) {
-        return -1;
-    }
-    if (pacpy_completion_of(op)->st != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "Task.__init__ called twice");
-        return -1;
-    }
-    if (eager && pacpy_running_loop != loop) {
-        PyErr_SetString(PyExc_RuntimeError, "eager_start needs the task's loop to be running");
-        return -1;
-    }
-    if (task_init(op, loop, coroutine, name, context) < 0 || task_queue(op, eager) < 0) {
-        return -1;
-    }
-    if (eager) {
-        task_start_eagerly(op);
-    }
-    return 0;
-}
-
-/* ---- slots --------------------------------------------------------------------------------------- */
-
-static int
-Task_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    struct pacpy_task *t = pacpy_task_of(op);
-    Py_VISIT(Py_TYPE(op));
-    if (t->completion.st != NULL) {
-        Py_VISIT(t->coroutine);
-        Py_VISIT(t->context);
-        Py_VISIT(t->name);
-        Py_VISIT(t->waiting_for);
-        Py_VISIT(t->throw_next);
-    }
-    return pacpy_completion_traverse(&t->completion, visit, arg);
-}
-
-static int
-Task_clear(PyObject *op)
-{
-    struct pacpy_task *t = pacpy_task_of(op);
-    if (t->completion.st != NULL) {
-        struct pacpy_state *st = t->completion.st;
-        pac_list_remove(&t->listener.node);
-        Py_CLEAR(t->waiting_for);
-        Py_CLEAR(t->throw_next);
-        Py_CLEAR(t->coroutine);
-        Py_CLEAR(t->context);
-        Py_CLEAR(t->name);
-        pacpy_completion_clear(&t->completion);
-        return pacpy_asyncio_task_type(st)->tp_clear(op);
-    }
-    return 0;
-}
-
-static void
-Task_finalize(PyObject *op)
-{
-    struct pacpy_task *t = pacpy_task_of(op);
-    struct pacpy_completion *c = &t->completion;
-    if (c->st == NULL || c->loop == NULL) {
-        return;
-    }
-    if (c->outcome == PACPY_PENDING && t->log_destroy_pending) {
-        PyObject *error = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
-        PyObject *done = PyObject_CallMethod(c->st->asyncio_support, "report_destroyed", "OO",
-                                             c->loop, op);
-        if (done == NULL) {
-            PyErr_WriteUnraisable(op);
-        }
-        Py_XDECREF(done);
-        if (error != NULL) {
-            PyErr_SetRaisedException(error);
-        }
-    }
-    pacpy_completion_report_unseen(c, "Task");
-}
-
-static void
-Task_dealloc(PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    struct pacpy_task *t = pacpy_task_of(op);
-    struct pacpy_state *st = t->completion.st;
-    if ((t->completion.log_traceback || t->completion.outcome == PACPY_PENDING) &&
-        PyObject_CallFinalizerFromDealloc(op) < 0) {
-        return;
-    }
-    PyObject_GC_UnTrack(op);
-    PyObject_ClearWeakRefs(op);
-    Task_clear(op);
-    if (st == NULL) {
-        type->tp_free(op);
-        Py_DECREF(type);
-        return;
-    }
-    t->completion.st = NULL;
-    pacpy_freelist_free(&st->task_free, st->Task_type, op);
-}
-
-static PyObject *
-Task_repr(PyObject *op)
-{
-    struct pacpy_state *st = pacpy_completion_of(op)->st;
-    if (st == NULL) {
-        return PyUnicode_FromFormat("<%s not initialized>", Py_TYPE(op)->tp_name);
-    }
-    return PyObject_CallMethod(st->asyncio_support, "task_repr", "O", op);
-}
-
-/* ---- asyncio.Task's methods ---------------------------------------------------------------------- */
-
-static PyObject *
-Task_refuse_set(PyObject *op, PyObject *value)
-{
-    PyErr_SetString(PyExc_RuntimeError, "Task does not support set_result or set_exception");
-    return NULL;
-}
-
-static PyObject *
-Task_get_name(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    struct pacpy_task *t = pacpy_task_of(op);
-    if (t->name == NULL) {
-        t->name = PyUnicode_FromFormat("Task-%llu", (unsigned long long)t->id);
-    }
-    return Py_XNewRef(t->name);
-}
-
-static PyObject *
-Task_set_name(PyObject *op, PyObject *name)
-{
-    PyObject *text = PyUnicode_CheckExact(name) ? Py_NewRef(name) : PyObject_Str(name);
-    if (text == NULL) {
-        return NULL;
-    }
-    Py_XSETREF(pacpy_task_of(op)->name, text);
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-or_none(PyObject *value)
-{
-    return Py_NewRef(value == NULL ? Py_None : value);
-}
-
-static PyObject *
-Task_get_coro(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    return or_none(pacpy_task_of(op)->coroutine);
-}
-
-static PyObject *
-Task_get_context(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    return or_none(pacpy_task_of(op)->context);
-}
-
-static PyObject *
-Task_cancelling(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    return PyLong_FromLong(pacpy_task_of(op)->cancel_requests);
-}
-
-static PyObject *
-Task_uncancel(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    struct pacpy_task *t = pacpy_task_of(op);
-    if (t->cancel_requests > 0) {
-        t->cancel_requests--;
-#if PY_VERSION_HEX >= 0x030D0000
-        if (t->cancel_requests == 0) {
-            t->must_cancel = false;
-        }
-#endif
-    }
-    return PyLong_FromLong(t->cancel_requests);
-}
-
-/* get_stack(*, limit=None) and print_stack(*, limit=None, file=None). */
-static PyObject *
-stack_method(PyObject *op, const char *method, PyObject *args, PyObject *kwargs, char **names,
-             const char *format)
-{
-    PyObject *limit = Py_None, *file = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &limit, &file)) {
-        return NULL;
-    }
-    return PyObject_CallMethod(pacpy_completion_of(op)->st->asyncio_support, method, "OOO", op,
-                               limit, file);
-}
-
-static PyObject *
-Task_get_stack(PyObject *op, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"limit", NULL};
-    return stack_method(op, "task_get_stack", args, kwargs, names, "|$O:get_stack");
-}
-
-static PyObject *
-Task_print_stack(PyObject *op, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"limit", "file", NULL};
-    return stack_method(op, "task_print_stack", args, kwargs, names, "|$OO:print_stack");
-}
-
-#define KEYWORDS(f) (PyCFunction)(void (*)(void)) f
-
-static PyMethodDef Task_methods[] = {
-    {"set_result", Task_refuse_set, METH_O, "Not for tasks: RuntimeError."},
-    {"set_exception", Task_refuse_set, METH_O, "Not for tasks: RuntimeError."},
-    {"get_name", Task_get_name, METH_NOARGS, "The task's name."},
-    {"set_name", Task_set_name, METH_O, "Name the task."},
-    {"get_coro", Task_get_coro, METH_NOARGS, "The coroutine that it runs."},
-    {"get_context", Task_get_context, METH_NOARGS, "Its contextvars context."},
-    {"cancelling", Task_cancelling, METH_NOARGS, "How many cancel requests stand."},
-    {"uncancel", Task_uncancel, METH_NOARGS, "Take one cancel request back; how many are left."},
-    {"get_stack", KEYWORDS(Task_get_stack), METH_VARARGS | METH_KEYWORDS,
-     "The frames at which it is suspended, or of its exception."},
-    {"print_stack", KEYWORDS(Task_print_stack), METH_VARARGS | METH_KEYWORDS,
-     "Print that stack, to stderr or `file`."},
-    {NULL},
-};
-
-static PyObject *
-get_id(PyObject *op, void *Py_UNUSED(closure))
-{
-    return PyLong_FromUnsignedLongLong(pacpy_task_of(op)->id);
-}
-
-static PyObject *
-get_must_cancel(PyObject *op, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(pacpy_task_of(op)->must_cancel);
-}
-
-static PyObject *
-get_waiting_for(PyObject *op, void *Py_UNUSED(closure))
-{
-    return or_none(pacpy_task_of(op)->waiting_for);
-}
-
-static PyObject *
-get_coroutine(PyObject *op, void *Py_UNUSED(closure))
-{
-    return or_none(pacpy_task_of(op)->coroutine);
-}
-
-static PyObject *
-get_log_destroy_pending(PyObject *op, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(pacpy_task_of(op)->log_destroy_pending);
-}
-
-static int
-set_log_destroy_pending(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
-{
-    int truth = value == NULL ? 0 : PyObject_IsTrue(value);
-    if (truth < 0) {
-        return -1;
-    }
-    pacpy_task_of(op)->log_destroy_pending = truth;
-    return 0;
-}
-
-static PyGetSetDef Task_getset[] = {
-    {"id", get_id, NULL, "A number that no other task of this interpreter has."},
-    {"_must_cancel", get_must_cancel, NULL, NULL},
-    {"_fut_waiter", get_waiting_for, NULL, NULL},
-    {"_coro", get_coroutine, NULL, NULL},
-    {"_log_destroy_pending", get_log_destroy_pending, set_log_destroy_pending, NULL},
-    {NULL},
-};
-
-PyDoc_STRVAR(Task_doc,
-"Task(coro, *, loop=None, name=None, context=None, eager_start=False)\n--\n\n"
-"A coroutine that the runtime runs: an asyncio.Task, made by spawn() or loop.create_task().\n\n"
-"Runs to its end even if nobody refers to it. cancel() asks for asyncio.CancelledError to be thrown at\n"
-"the await; awaiting the task gives its result. Belongs to the thread of its loop.");
-
-/* Task has the methods of both tables: ours last, so that they win. */
-enum { METHODS_MAX = 48 };
-static PyMethodDef all_methods[METHODS_MAX];
-static PyGetSetDef all_getset[METHODS_MAX];
-
-static PyType_Slot Task_slots[] = {
-    {Py_tp_doc, (void *)Task_doc},
-    {Py_tp_init, Task_init},
-    {Py_tp_traverse, Task_traverse},
-    {Py_tp_clear, Task_clear},
-    {Py_tp_finalize, Task_finalize},
-    {Py_tp_dealloc, Task_dealloc},
-    {Py_tp_repr, Task_repr},
-    {Py_tp_iter, pacpy_future_iter},
-    {Py_am_await, pacpy_future_iter},
-    {Py_tp_methods, all_methods},
-    {Py_tp_getset, all_getset},
-    {0, NULL},
-};
-
-static PyType_Spec Task_spec = {
-    .name = "pyasync_c.Task",
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
-    .slots = Task_slots,
-};
-
-PyTypeObject *
-pacpy_asyncio_task_type(struct pacpy_state *st)
-{
-    return st->Task_type->tp_base;
-}
-
-/* Python's type wants one table; ours are two, without doubles: what Task refuses is left out of the
- * shared one. */
-static void
-merge_tables(void)
-{
-    size_t n = 0;
-    for (PyMethodDef *m = pacpy_completion_methods; m->ml_name != NULL; m++) {
-        if (strcmp(m->ml_name, "set_result") != 0 && strcmp(m->ml_name, "set_exception") != 0) {
-            all_methods[n++] = *m;
-        }
-    }
-    for (PyMethodDef *m = Task_methods; m->ml_name != NULL; m++) {
-        all_methods[n++] = *m;
-    }
-    n = 0;
-    for (PyGetSetDef *g = pacpy_completion_getset; g->name != NULL; g++) {
-        all_getset[n++] = *g;
-    }
-    for (PyGetSetDef *g = Task_getset; g->name != NULL; g++) {
-        all_getset[n++] = *g;
-    }
-}
-
-#if PY_VERSION_HEX < 0x030E0000
-/* Learn what the state of a coroutine that never ran is. */
-static int
-learn_frame_created(struct pacpy_state *st)
-{
-    PyObject *fresh = PyObject_CallMethod(st->asyncio_support, "fresh_coroutine", NULL);
-    if (fresh == NULL) {
-        return -1;
-    }
-    frame_created = ((PyCoroObject *)fresh)->cr_frame_state;
-    PyObject *closed = PyObject_CallMethodNoArgs(fresh, st->str_close);
-    Py_DECREF(fresh);
-    Py_XDECREF(closed);
-    return closed == NULL ? -1 : 0;
-}
-#endif
-
-int
-pacpy_task_make_types(struct pacpy_state *st)
-{
-    merge_tables();
-#if PY_VERSION_HEX < 0x030E0000
-    if (learn_frame_created(st) < 0) {
-        return -1;
-    }
-#endif
-    PyObject *tasks = PyImport_ImportModule("asyncio.tasks");
-    PyObject *base = tasks == NULL ? NULL : PyObject_GetAttrString(tasks, "Task");
-    Py_XDECREF(tasks);
-    if (base == NULL) {
-        return -1;
-    }
-    Task_spec.basicsize = (int)(pacpy_completion_offset + (Py_ssize_t)sizeof(struct pacpy_task));
-    int made = pacpy_make_type(st->module, &Task_spec, (PyTypeObject *)base, &st->Task_type,
-                               "Task");
-    Py_DECREF(base);
-    return made;
 }
 
 /* ---- module functions ---------------------------------------------------------------------------- */
@@ -1125,7 +755,7 @@ current_task(PyObject *module, PyObject *Py_UNUSED(ignored))
     struct pacpy_state *st = pacpy_state_of(module);
     struct pacpy_frame *frame = pacpy_frame_current(st);
     if (frame != NULL) {
-        return or_none(frame->current_task);
+        return Py_NewRef(frame->current_task == NULL ? Py_None : frame->current_task);
     }
     if (pacpy_need_asyncio(st) < 0) {
         return NULL;
@@ -1137,6 +767,8 @@ current_task(PyObject *module, PyObject *Py_UNUSED(ignored))
     }
     return task;
 }
+
+#define KEYWORDS(f) (PyCFunction)(void (*)(void)) f
 
 static PyMethodDef functions[] = {
     {"spawn", KEYWORDS(spawn), METH_FASTCALL | METH_KEYWORDS, spawn_doc},

@@ -22,6 +22,7 @@ struct pacpy_task {
     uint64_t id;
     int cancel_requests;
     bool must_cancel;
+    bool context_is_snapshot;           /* `context` is shared with other tasks: copied at the first step */
     bool log_destroy_pending;
 };
 
@@ -39,6 +40,17 @@ Task_Check(struct pacpy_state *st, PyObject *op)
 
 /* A new task of `loop` for `coroutine`, queued. `name`, `context` may be NULL. */
 PyObject *pacpy_task_spawn(LoopObject *loop, PyObject *coroutine, PyObject *name, PyObject *context);
+
+/* Make a fresh, zeroed object of Task or a subclass a task of `loop` for `coroutine`: queued, or with `eager` (the
+ * loop is running on this thread) run at once up to its first wait. 0 or -1. */
+int pacpy_task_begin(PyObject *op, LoopObject *loop, PyObject *coroutine, PyObject *name,
+                     PyObject *context, bool eager);
+
+/* Make `context` a copy of the task's own, if it is a shared snapshot still. 0 or -1. */
+int pacpy_task_own_context(struct pacpy_task *t);
+
+/* Once, before any of it: read off this Python how a coroutine that never ran looks. 0 or -1. */
+int pacpy_task_learn_coroutines(struct pacpy_state *st);
 
 /* The asyncio future that this task waits for is done. */
 void pacpy_task_future_done(struct pacpy_task *t);

@@ -136,7 +136,7 @@ def executor() -> None:
         seconds = time.monotonic() - begin
         metrics = runtime.metrics()
     print(f"{seconds * 1000:.0f} ms for naps of 60 ms together")
-    print(f"tasks with main {metrics.tasks_spawned}, polls {metrics.polls}, times asleep {metrics.parks}")
+    print(f"tasks with main {metrics.tasks_spawned}, polls {metrics.polls}")
 
 
 def mini_tokio() -> None:

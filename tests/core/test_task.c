@@ -198,6 +198,50 @@ a_waker_outlives_its_task_and_does_nothing_then(void)
     pac_waker_drop(&kept);
 }
 
+static int schedulers_freed;
+
+static void
+count_free(struct pac_scheduler *s)
+{
+    (void)s;
+    schedulers_freed++;
+}
+
+/* Another thread has found the task idle, and is about to queue it when the executor closes. */
+static void
+a_wake_that_loses_against_closing_keeps_no_reference(void)
+{
+    for (int by_ref = 0; by_ref < 2; by_ref++) {
+        struct pac_scheduler s;
+        struct pac_run_queue rest;
+        struct pac_pool pool = {NULL, 0};
+        schedulers_freed = 0;
+        pac_run_queue_init(&rest);
+        pac_scheduler_init(&s, NULL, count_free);
+        struct pac_task *t = pac_scheduler_block_new(&s, &pool, sizeof *t);
+        memset(t, 0, sizeof *t);
+        t->runnable.vtable = &pac_task_runnable_vtable;
+        t->scheduler = &s;
+        t->pool = &pool;
+        PAC_COUNT(tasks, 1);
+        pac_task_state_init_idle(&t->state, 1);
+        struct pac_waker borrowed = pac_task_waker(t), waker = pac_waker_clone(&borrowed);
+        pac_inject_close(&s.inject, &rest);
+        if (by_ref) {
+            pac_waker_wake_by_ref(&waker);
+            pac_waker_drop(&waker);
+        }
+        else {
+            pac_waker_wake(&waker);
+        }
+        CHECK_INT(pac_task_state_load(&t->state), PAC_TASK_NOTIFIED | PAC_TASK_REF);
+        pac_task_unref(t);
+        CHECK_INT(schedulers_freed, 0);
+        pac_scheduler_unref(&s);
+        CHECK_INT(schedulers_freed, 1);
+    }
+}
+
 /* ---- threads --------------------------------------------------------------------------------- */
 
 enum { WAKERS = 8, WAKES = 100000 };
@@ -712,6 +756,7 @@ main(void)
     RUN(a_wake_during_its_own_poll_is_one_more_poll_behind_the_others);
     RUN(repeated_wakes_collapse);
     RUN(a_waker_outlives_its_task_and_does_nothing_then);
+    RUN(a_wake_that_loses_against_closing_keeps_no_reference);
     RUN(eight_threads_wake_one_task);
     RUN(an_idle_task_is_cancelled_without_another_poll);
     RUN(a_task_cancelled_before_its_first_poll_never_starts);
