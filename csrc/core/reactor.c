@@ -12,7 +12,9 @@
  * for both decides. So an event that is stale, by a removal or by a number that was used again, is
  * known as such.
  *
- * A deadline in nanoseconds: epoll_pwait2 (Linux 5.11), else a timerfd among the sources.
+ * A deadline in nanoseconds: a timerfd among the sources, set anew only when the deadline is another one.
+ * epoll_pwait2 would save that call, but comes later by the slack of a thread's timers, 50 us unless somebody
+ * changed it. It is the second choice where there is no timerfd, whole milliseconds the last.
  */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
@@ -20,9 +22,10 @@
 #include "reactor.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <string.h>
 #include <sys/poll.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
@@ -35,7 +38,7 @@
 #define SYS_epoll_pwait2 441
 #endif
 
-enum { NS_PER_S = 1000000000 };
+enum { NS_PER_S = 1000000000, NS_PER_MS = 1000000 };
 
 static uint32_t
 epoll_mask(unsigned interest)
@@ -67,36 +70,39 @@ watch_own(struct pac_reactor *r, int fd)
     return control(r, EPOLL_CTL_ADD, fd, EPOLLIN, 0);
 }
 
-/* Wait at the longest for `ns`; -1 and ENOSYS on an older kernel. */
+/* Wait at the longest for `ns`. */
 static int
 epoll_wait_ns(int epoll_fd, struct epoll_event *events, int count, uint64_t ns)
 {
-#if defined(PAC_NO_EPOLL_PWAIT2)
-    (void)epoll_fd, (void)events, (void)count, (void)ns;
-    errno = ENOSYS;
-    return -1;
-#else
     /* The kernel's own timespec: of 64 bits, also where time_t has 32. */
     struct {
         int64_t tv_sec;
         int64_t tv_nsec;
     } left = {(int64_t)(ns / NS_PER_S), (int64_t)(ns % NS_PER_S)};
-    return (int)syscall(SYS_epoll_pwait2, epoll_fd, events, count, &left, NULL, 0);
-#endif
+    int ready = (int)syscall(SYS_epoll_pwait2, epoll_fd, events, count, &left, NULL, 0);
+    if (ready >= 0 || errno == EINTR) {
+        return ready;
+    }
+    /* An older kernel, or a sandbox that does not know the call. */
+    uint64_t ms = ns / NS_PER_MS + (ns % NS_PER_MS != 0);
+    return epoll_wait(epoll_fd, events, count, ms > INT_MAX ? INT_MAX : (int)ms);
 }
 
-/* A sandbox may refuse a call that it does not know by another error than ENOSYS. */
-static bool
-have_epoll_wait_ns(int epoll_fd)
+static int
+make_timer_fd(void)
 {
-    struct epoll_event event;
-    return epoll_wait_ns(epoll_fd, &event, 1, 0) >= 0 || errno == EINTR;
+#if defined(PAC_NO_TIMERFD)
+    return -1;
+#else
+    return timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+#endif
 }
 
 enum pac_status
 pac_reactor_init(struct pac_reactor *r)
 {
     r->pending_unparks = 0;
+    r->timer_ns = 0;
     r->batch_next = r->batch_count = 0;
     r->event_fd = r->timer_fd = r->epoll_fd = -1;
     r->sources = NULL;
@@ -114,11 +120,9 @@ pac_reactor_init(struct pac_reactor *r)
     if (r->event_fd < 0 || watch_own(r, r->event_fd) != 0) {
         goto failed;
     }
-    if (!have_epoll_wait_ns(r->epoll_fd)) {
-        r->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-        if (r->timer_fd < 0 || watch_own(r, r->timer_fd) != 0) {
-            goto failed;
-        }
+    r->timer_fd = make_timer_fd();
+    if (r->timer_fd >= 0 && watch_own(r, r->timer_fd) != 0) {
+        goto failed;
     }
     return PAC_OK;
 failed:;
@@ -234,6 +238,17 @@ pac_reactor_remove(struct pac_reactor *r, struct pac_source *source)
     }
 }
 
+static int
+set_timer(struct pac_reactor *r, uint64_t deadline_ns)
+{
+    struct itimerspec due;
+    memset(&due, 0, sizeof due);
+    due.it_value.tv_sec = (time_t)(deadline_ns / NS_PER_S);
+    due.it_value.tv_nsec = (long)(deadline_ns % NS_PER_S);
+    r->timer_ns = deadline_ns;
+    return timerfd_settime(r->timer_fd, TFD_TIMER_ABSTIME, &due, NULL);
+}
+
 /* One epoll call that gives up at `deadline_ns`; the number of events, or -1 and errno. */
 static int
 wait_once(struct pac_reactor *r, uint64_t deadline_ns)
@@ -249,11 +264,7 @@ wait_once(struct pac_reactor *r, uint64_t deadline_ns)
         return epoll_wait_ns(r->epoll_fd, r->batch, PAC_REACTOR_BATCH,
                              deadline_ns > now_ns ? deadline_ns - now_ns : 0);
     }
-    struct itimerspec due;
-    memset(&due, 0, sizeof due);
-    due.it_value.tv_sec = (time_t)(deadline_ns / NS_PER_S);
-    due.it_value.tv_nsec = (long)(deadline_ns % NS_PER_S);
-    if (timerfd_settime(r->timer_fd, TFD_TIMER_ABSTIME, &due, NULL) != 0) {
+    if (deadline_ns != r->timer_ns && set_timer(r, deadline_ns) != 0) {
         return -1;
     }
     return epoll_wait(r->epoll_fd, r->batch, PAC_REACTOR_BATCH, -1);
@@ -281,6 +292,7 @@ dispatch_own(struct pac_reactor *r, int fd)
         uint64_t expirations;
         ssize_t ignored = read(r->timer_fd, &expirations, sizeof expirations);
         (void)ignored; /* only there to make it unreadable again */
+        r->timer_ns = 0;
     }
 }
 

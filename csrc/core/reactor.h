@@ -31,7 +31,8 @@ enum { PAC_REACTOR_BATCH = 256 };
 struct pac_reactor {
     int epoll_fd;
     int event_fd;
-    int timer_fd;            /* -1: the kernel has epoll_pwait2 */
+    int timer_fd;            /* -1: there is none, and deadlines are kept otherwise */
+    uint64_t timer_ns;       /* what it is set to; 0: it is not, or has expired and was read */
     int pending_unparks;     /* taken tokens whose write has not been read yet */
     int batch_next, batch_count;
     struct epoll_event *batch; /* PAC_REACTOR_BATCH of them */

@@ -1,5 +1,5 @@
 /* Delays: by hand on one executor, in tasks, and moved between threads and executors. Built once more
- * with PAC_NO_EPOLL_PWAIT2, where a timerfd keeps the deadlines. */
+ * with PAC_NO_TIMERFD, where epoll_pwait2 keeps the deadlines. */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
 #endif

@@ -1,4 +1,4 @@
-/* The reactor on real descriptors, and parking by it. Built once more with PAC_NO_EPOLL_PWAIT2, where
+/* The reactor on real descriptors, and parking by it. Built once more with PAC_NO_TIMERFD, where
  * a timerfd keeps the deadlines. */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
