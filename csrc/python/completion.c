@@ -56,8 +56,20 @@ pacpy_completion_note_source(struct pacpy_completion *c)
 
 /* ---- finishing ----------------------------------------------------------------------------------- */
 
+struct callback_listener {
+    struct pacpy_listener listener;
+    PyObject *callback;
+    PyObject *context;
+};
+
+static inline struct callback_listener *
+callback_of(struct pacpy_listener *l)
+{
+    return PAC_CONTAINER_OF(l, struct callback_listener, listener);
+}
+
 static void
-free_callback(struct pacpy_listener *l)
+free_callback(struct callback_listener *l)
 {
     PyObject *callback = l->callback, *context = l->context;
     PyMem_Free(l);
@@ -73,16 +85,17 @@ tell(struct pacpy_completion *c, struct pacpy_listener *l)
             pacpy_task_future_done(PAC_CONTAINER_OF(l, struct pacpy_task, listener));
             return;
         case PACPY_LISTEN_WAKER:
-            pac_waker_wake(&l->waker);
+            pac_waker_wake(&PAC_CONTAINER_OF(l, struct pacpy_waker_listener, listener)->waker);
             return;
         case PACPY_LISTEN_CALLBACK: {
             PyObject *self = pacpy_completion_object(c);
-            PyObject *handle = pacpy_loop_call_soon(c->loop, l->callback, &self, 1, l->context);
+            struct callback_listener *cb = callback_of(l);
+            PyObject *handle = pacpy_loop_call_soon(c->loop, cb->callback, &self, 1, cb->context);
             if (handle == NULL) {
-                PyErr_WriteUnraisable(l->callback);
+                PyErr_WriteUnraisable(cb->callback);
             }
             Py_XDECREF(handle);
-            free_callback(l);
+            free_callback(cb);
             return;
         }
     }
@@ -198,8 +211,8 @@ pacpy_completion_traverse(struct pacpy_completion *c, visitproc visit, void *arg
     for (struct pac_list_node *n = c->listeners.head.next; n != &c->listeners.head; n = n->next) {
         struct pacpy_listener *l = PAC_LIST_ENTRY(n, struct pacpy_listener, node);
         if (l->kind == PACPY_LISTEN_CALLBACK) {
-            Py_VISIT(l->callback);
-            Py_VISIT(l->context);
+            Py_VISIT(callback_of(l)->callback);
+            Py_VISIT(callback_of(l)->context);
         }
     }
     return 0;
@@ -215,7 +228,7 @@ pacpy_completion_clear(struct pacpy_completion *c)
     while ((node = pac_list_pop_front(&c->listeners)) != NULL) {
         struct pacpy_listener *l = PAC_LIST_ENTRY(node, struct pacpy_listener, node);
         if (l->kind == PACPY_LISTEN_CALLBACK) {
-            free_callback(l);
+            free_callback(callback_of(l));
         }
     }
     Py_CLEAR(c->result);
@@ -420,15 +433,15 @@ completion_add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t nar
         Py_DECREF(handle);
         Py_RETURN_NONE;
     }
-    struct pacpy_listener *l = PyMem_Calloc(1, sizeof *l);
+    struct callback_listener *l = PyMem_Calloc(1, sizeof *l);
     if (l == NULL) {
         Py_DECREF(context);
         return PyErr_NoMemory();
     }
-    l->kind = PACPY_LISTEN_CALLBACK;
+    l->listener.kind = PACPY_LISTEN_CALLBACK;
     l->callback = Py_NewRef(args[0]);
     l->context = context;
-    pacpy_completion_listen(c, l);
+    pacpy_completion_listen(c, &l->listener);
     Py_RETURN_NONE;
 }
 
@@ -451,7 +464,7 @@ find_callback(struct pacpy_completion *c, PyObject *fn, bool *error)
         if (l->kind != PACPY_LISTEN_CALLBACK) {
             continue;
         }
-        PyObject *callback = Py_NewRef(l->callback);
+        PyObject *callback = Py_NewRef(callback_of(l)->callback);
         int equal = PyObject_RichCompareBool(callback, fn, Py_EQ);
         Py_DECREF(callback);
         if (equal < 0) {
@@ -483,7 +496,7 @@ completion_remove_done_callback(PyObject *op, PyObject *fn)
     }
     while ((l = find_callback(c, fn, &error)) != NULL) {
         pac_list_remove(&l->node);
-        free_callback(l);
+        free_callback(callback_of(l));
         removed++;
     }
     return error ? NULL : PyLong_FromLong(removed);
@@ -610,7 +623,7 @@ get_callbacks(PyObject *op, void *Py_UNUSED(closure))
         if (l->kind != PACPY_LISTEN_CALLBACK) {
             continue;
         }
-        PyObject *pair = PyTuple_Pack(2, l->callback, l->context);
+        PyObject *pair = PyTuple_Pack(2, callback_of(l)->callback, callback_of(l)->context);
         if (pair == NULL || PyList_Append(list, pair) < 0) {
             Py_XDECREF(pair);
             Py_DECREF(list);

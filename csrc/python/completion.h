@@ -20,16 +20,18 @@ struct pacpy_loop; /* eventloop.h */
 
 enum pacpy_listener_kind {
     PACPY_LISTEN_TASK,     /* part of a Task: told by pacpy_task_future_done */
-    PACPY_LISTEN_WAKER,    /* part of an IntoFuture: the waker is woken */
-    PACPY_LISTEN_CALLBACK, /* allocated: call_soon(callback, future, context=context) */
+    PACPY_LISTEN_WAKER,    /* a pacpy_waker_listener, part of an IntoFuture: the waker is woken */
+    PACPY_LISTEN_CALLBACK, /* completion.c's own, allocated: call_soon(callback, future, context=) */
 };
 
 struct pacpy_listener {
     struct pac_list_node node;
     enum pacpy_listener_kind kind;
-    struct pac_waker waker;   /* WAKER */
-    PyObject *callback;       /* CALLBACK: strong */
-    PyObject *context;        /* CALLBACK: strong */
+};
+
+struct pacpy_waker_listener {
+    struct pacpy_listener listener;
+    struct pac_waker waker; /* owned */
 };
 
 enum pacpy_outcome { PACPY_PENDING, PACPY_CANCELLED, PACPY_FINISHED };

@@ -24,7 +24,7 @@ typedef struct {
     PyObject *waiting_for; /* the asyncio future that it was suspended in, or NULL */
     PyObject *callback;    /* what was added to that, if it is not one of ours */
     PyObject *weakrefs;
-    struct pacpy_listener listener; /* in its list, if it is; the waker in any case */
+    struct pacpy_waker_listener listener; /* in its list, if it is; the waker in any case */
 } IntoFutureObject;
 
 typedef struct {
@@ -175,7 +175,7 @@ stop_waiting(IntoFutureObject *self, bool is_over)
 {
     PyObject *waiting_for = self->waiting_for, *callback = self->callback;
     self->waiting_for = self->callback = NULL;
-    pac_list_remove(&self->listener.node);
+    pac_list_remove(&self->listener.listener.node);
     pac_waker_drop(&self->listener.waker);
     if (callback != NULL && !is_over) {
         PyObject *done = PyObject_CallMethodOneArg(
@@ -206,7 +206,7 @@ wait_for_completion(IntoFutureObject *self, struct pac_context *cx, PyObject *as
     }
     self->waiting_for = Py_NewRef(asyncio_future);
     replace_waker(self, cx);
-    pacpy_completion_listen(c, &self->listener);
+    pacpy_completion_listen(c, &self->listener.listener);
     return 0;
 }
 
@@ -461,7 +461,7 @@ static int
 IntoFuture_clear(PyObject *op)
 {
     IntoFutureObject *self = (IntoFutureObject *)op;
-    pac_list_remove(&self->listener.node);
+    pac_list_remove(&self->listener.listener.node);
     Py_CLEAR(self->awaitable);
     Py_CLEAR(self->iterator);
     Py_CLEAR(self->waiting_for);
@@ -560,7 +560,7 @@ into_future_new(struct pacpy_state *st, PyObject *awaitable)
         IntoFutureObject *self = (IntoFutureObject *)op;
         pacpy_future_init(&self->base, st, &into_future_vtable);
         self->awaitable = Py_XNewRef(awaitable);
-        self->listener.kind = PACPY_LISTEN_WAKER;
+        self->listener.listener.kind = PACPY_LISTEN_WAKER;
         self->listener.waker = PAC_NO_WAKER;
     }
     return op;
