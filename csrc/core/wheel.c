@@ -364,6 +364,15 @@ pac_wheel_next_ns(const struct pac_wheel *w)
     }
     unsigned level;
     uint64_t start = next_slot(w, &level);
+    if (level > 0) {
+        const struct pac_list *slot = &w->slots[level][start >> (DIGIT_BITS * level) & (PAC_WHEEL_SLOTS - 1)];
+        if (slot->head.next == slot->head.prev) {
+            /* One timer: its own time, and no wake-up for each level on the way down to it. The time it
+             * was filed for, as one that was reset to later may come after others now. */
+            const struct pac_timer *t = PAC_LIST_ENTRY(slot->head.next, struct pac_timer, node);
+            start = tick_of_deadline(t->filed_ns);
+        }
+    }
     /* Only the tick in which 64 bits of nanoseconds end has no such time. */
     return start > tick_of_time(PAC_NEVER) ? PAC_NEVER : start << PAC_WHEEL_TICK_BITS;
 }
