@@ -773,10 +773,10 @@ step_time(void)
                 step_advance(next_ns, true, true);
             }
             break;
-        case 1: /* before next_ns an advance has nothing to do */
+        case 1: /* before next_ns an advance hands nothing out, and may find that it is later still */
             if (next_ns != PAC_NEVER && next_ns > run.now_ns + 1) {
                 step_advance(next_ns - 1, true, false);
-                REQUIRE(pac_wheel_next_ns(&wheel) == next_ns);
+                REQUIRE(pac_wheel_next_ns(&wheel) >= next_ns);
             }
             break;
         case 2:
