@@ -55,8 +55,10 @@ asan-python:  ## the Python tests with the extension under both sanitizers
 	PAC_SANITIZE=address,undefined $(PYTHON) tests/run.py --ignore tests/test_core.py
 
 .PHONY: stubtest
-stubtest:  ## the type stubs against the built module
-	$(BUILT) python -m mypy.stubtest pyasync_c
+stubtest:  ## types: mypy over the package, and its stubs against the built module
+	$(BUILT) python -m mypy
+	$(BUILT) python -m mypy.stubtest pyasync_c --mypy-config-file pyproject.toml \
+		--allowlist tests/stubtest-allowlist.txt --ignore-unused-allowlist
 
 C_FILES = $(wildcard csrc/*/*.[ch] tests/core/*.[ch] benchmarks/core/*.[ch])
 

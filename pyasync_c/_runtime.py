@@ -230,12 +230,13 @@ def run(main: Awaitable[T], /, *, debug: bool | None = None) -> T:
     except TypeError as error:
         raise error from None
     with Runtime(debug=debug) as runtime:
-        return runtime.run(coroutine)
+        result: T = runtime.run(coroutine)
+    return result
 
 
 def current_runtime() -> Runtime:
     """The Runtime that runs on this thread; RuntimeError outside one."""
-    runtime = getattr(_local, "runtime", None)
+    runtime: Runtime | None = getattr(_local, "runtime", None)
     if runtime is None or not runtime._loop.is_running():
         raise RuntimeError("no runtime is running on this thread")
     return runtime

@@ -694,7 +694,7 @@ set_stopping(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 }
 
 PyDoc_STRVAR(metrics_doc,
-"_metrics()\n--\n\n"
+"_metrics($self, /)\n--\n\n"
 "What the executor has counted, as the tuple that RuntimeMetrics names the fields of.");
 
 static PyObject *
