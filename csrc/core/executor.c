@@ -325,6 +325,7 @@ run_pass(struct pac_executor *ex)
     ex->metrics.runs += count;
     while (count > 0 && status == PAC_OK && PAC_LIKELY(!ex->interrupted)) {
         struct pac_runnable *r = pac_run_queue_pop(ready);
+        pac_prefetch(ready->first);
         count--;
         r->vtable->run(r);
         if (events_are_due(ex) && !ex->interrupted) {

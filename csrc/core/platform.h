@@ -51,6 +51,13 @@
 #define PAC_UNLIKELY(x) (x)
 #endif
 
+/* Start loading what `p` points to; NULL is fine. */
+#if defined(__GNUC__)
+#define pac_prefetch(p) __builtin_prefetch(p)
+#else
+#define pac_prefetch(p) ((void)(p))
+#endif
+
 #define PAC_CONTAINER_OF(ptr, type, member) \
     ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 

@@ -199,20 +199,11 @@ wait_for_completion(struct pacpy_task *t, PyObject *future)
     Py_DECREF(future);
 }
 
-/* The coroutine has yielded `what` (reference taken). */
+/* The coroutine has yielded `what` (reference taken), neither our private object nor None. */
 static void
 wait_for(struct pacpy_task *t, PyObject *what)
 {
     struct pacpy_state *st = t->completion.st;
-    if (what == st->suspended) {
-        Py_DECREF(what);
-        return;
-    }
-    if (what == Py_None) {
-        Py_DECREF(what);
-        pac_task_wake(t->core);
-        return;
-    }
     if (pacpy_is_completion(st, what)) {
         wait_for_completion(t, what);
         return;
@@ -385,6 +376,10 @@ task_future_poll(struct pac_future *future, struct pac_context *cx)
         case PYGEN_NEXT:
             if (PAC_LIKELY(result == t->completion.st->suspended)) {
                 Py_DECREF(result);
+            }
+            else if (PAC_LIKELY(result == Py_None)) {
+                Py_DECREF(result);
+                pac_task_wake(t->core);
             }
             else {
                 wait_for(t, result);
@@ -582,6 +577,7 @@ task_queue(PyObject *op, bool idle)
         task_future_drop(&t->future);
     }
     else {
+        pacpy_loop_catch_up(task_loop(t));
         core = idle ? pac_executor_spawn_idle(ex, &t->future, &status)
                     : pac_executor_spawn(ex, &t->future, &status);
     }
