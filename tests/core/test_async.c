@@ -2,77 +2,7 @@
  * all that is ready, what stands where at each suspension, and that everything is
  * dropped once, inside first. */
 #include "async.h"
-#include "testing.h"
-
-#include <string.h>
-
-/* ---- a leaf whose event the test makes happen ------------------------------------ */
-
-struct leaf {
-    struct pac_future future;
-    bool happened;
-    struct pac_waker waker;
-    const struct pac_waker *last_seen; /* the waker of the last poll, as an address */
-    int polls;
-    int drops;
-};
-
-/* What was dropped and cleaned up, one letter each, in order. */
-static char log_text[128];
-
-static void
-log_letter(char letter)
-{
-    size_t length = strlen(log_text);
-    CHECK(length + 1 < sizeof log_text);
-    log_text[length] = letter;
-    log_text[length + 1] = '\0';
-}
-
-static enum pac_poll
-leaf_poll(struct pac_future *f, struct pac_context *cx)
-{
-    struct leaf *leaf = PAC_CONTAINER_OF(f, struct leaf, future);
-    CHECK_INT(leaf->drops, 0);
-    leaf->polls++;
-    leaf->last_seen = cx->waker;
-    if (leaf->happened) {
-        return PAC_READY;
-    }
-    if (!pac_waker_will_wake(&leaf->waker, cx->waker)) {
-        struct pac_waker old = leaf->waker;
-        leaf->waker = pac_waker_clone(cx->waker);
-        pac_waker_drop(&old);
-    }
-    return PAC_PENDING;
-}
-
-static void
-leaf_drop(struct pac_future *f)
-{
-    struct leaf *leaf = PAC_CONTAINER_OF(f, struct leaf, future);
-    leaf->drops++;
-    log_letter('l');
-    pac_waker_drop(&leaf->waker);
-}
-
-static const struct pac_future_vtable leaf_vtable = {
-    .poll = leaf_poll,
-    .drop = leaf_drop,
-};
-
-static void
-leaf_init(struct leaf *leaf)
-{
-    *leaf = (struct leaf){.future = {&leaf_vtable}, .waker = PAC_NO_WAKER};
-}
-
-static void
-leaf_happen(struct leaf *leaf)
-{
-    leaf->happened = true;
-    pac_waker_wake(&leaf->waker);
-}
+#include "leaf.h"
 
 /* ---- an async function with three awaits ----------------------------------------- */
 
@@ -113,7 +43,7 @@ three_cleanup(struct pac_async *a)
     struct three *self = PAC_CONTAINER_OF(a, struct three, async);
     self->cleanups++;
     self->cleanup_state = a->state;
-    log_letter('c');
+    leaf_log(leaf_drops, 'c');
 }
 
 static void
@@ -124,9 +54,9 @@ three_init(struct three *t)
     t->passed = t->starts = t->cleanups = 0;
     pac_async_init(&t->async, &three_vtable, three_cleanup);
     for (int i = 0; i < AWAITS; i++) {
-        leaf_init(&t->leaves[i]);
+        leaf_init(&t->leaves[i], 'l');
     }
-    log_text[0] = '\0';
+    leaf_drops[0] = '\0';
 }
 
 static enum pac_poll
@@ -167,7 +97,7 @@ nothing_runs_before_the_first_poll(void)
     CHECK_INT(t.starts, 0);
     CHECK_INT(t.cleanups, 1);
     CHECK_INT(t.cleanup_state, PAC_STATE_START);
-    CHECK(strcmp(log_text, "c") == 0);
+    CHECK(strcmp(leaf_drops, "c") == 0);
 }
 
 static void
@@ -261,10 +191,10 @@ dropping_at_each_await_releases_all_once(void)
         three_init(&t);
         three_run_to(&t, k, &waker);
         CHECK_INT(counting_live(&count), 1);
-        log_text[0] = '\0';
+        leaf_drops[0] = '\0';
 
         pac_future_drop(&t.async.future);
-        CHECK(strcmp(log_text, "lc") == 0);
+        CHECK(strcmp(leaf_drops, "lc") == 0);
         CHECK_INT(t.cleanup_state, three_states[k]);
         CHECK_INT(counting_live(&count), 0);
         CHECK_INT(t.async.state, PAC_STATE_TERMINATED);
@@ -296,7 +226,7 @@ cleanup_after_the_end_runs_at_the_drop(void)
     pac_future_drop(&t.async.future);
     CHECK_INT(t.cleanups, 1);
     CHECK_INT(t.cleanup_state, PAC_STATE_TERMINATED);
-    CHECK(strcmp(log_text, "lllc") == 0);
+    CHECK(strcmp(leaf_drops, "lllc") == 0);
 }
 
 static void
@@ -359,7 +289,7 @@ struct loop {
 static struct pac_future *
 next_leaf(struct loop *self)
 {
-    leaf_init(&self->leaf);
+    leaf_init(&self->leaf, 'l');
     return &self->leaf.future;
 }
 
@@ -388,7 +318,7 @@ loop_init(struct loop *l, int wanted, int returns_at)
 {
     *l = (struct loop){.wanted = wanted, .returns_at = returns_at};
     pac_async_init(&l->async, &loop_vtable, NULL);
-    log_text[0] = '\0';
+    leaf_drops[0] = '\0';
 }
 
 static void
@@ -406,7 +336,7 @@ an_await_in_a_loop_is_one_state(void)
     CHECK_INT(poll_with(&l.async.future, &pac_noop_waker), PAC_READY);
     CHECK_INT(l.rounds, 3);
     CHECK(l.ran_to_end);
-    CHECK(strcmp(log_text, "lll") == 0);
+    CHECK(strcmp(leaf_drops, "lll") == 0);
     pac_future_drop(&l.async.future);
 }
 
@@ -423,7 +353,7 @@ returning_from_the_middle_terminates(void)
     CHECK_INT(l.rounds, 1);
     CHECK(!l.ran_to_end);
     pac_future_drop(&l.async.future);
-    CHECK(strcmp(log_text, "l") == 0);
+    CHECK(strcmp(leaf_drops, "l") == 0);
 }
 
 /* ---- async functions that await async functions ---------------------------------- */
@@ -459,7 +389,7 @@ nested_cleanup(struct pac_async *a)
     struct nested *self = PAC_CONTAINER_OF(a, struct nested, async);
     self->cleanups++;
     if (self->letter != '\0') {
-        log_letter(self->letter);
+        leaf_log(leaf_drops, self->letter);
     }
 }
 
@@ -467,7 +397,7 @@ nested_cleanup(struct pac_async *a)
 static void
 chain_init(struct nested *chain, int depth, struct leaf *leaf, char first_letter)
 {
-    leaf_init(leaf);
+    leaf_init(leaf, 'l');
     for (int i = 0; i < depth; i++) {
         chain[i] = (struct nested){
             .inner = i + 1 < depth ? &chain[i + 1].async.future : &leaf->future,
@@ -475,7 +405,7 @@ chain_init(struct nested *chain, int depth, struct leaf *leaf, char first_letter
         };
         pac_async_init(&chain[i].async, &nested_vtable, nested_cleanup);
     }
-    log_text[0] = '\0';
+    leaf_drops[0] = '\0';
 }
 
 static void
@@ -489,7 +419,7 @@ nested_functions_are_cleaned_up_inside_first(void)
     chain_init(chain, 3, &leaf, '0');
     CHECK_INT(poll_with(&chain[0].async.future, &waker), PAC_PENDING);
     pac_future_drop(&chain[0].async.future);
-    CHECK(strcmp(log_text, "l210") == 0);
+    CHECK(strcmp(leaf_drops, "l210") == 0);
     CHECK_INT(counting_live(&count), 0);
 
     /* To the end: the inner ones are dropped as each becomes ready, the outermost by
@@ -498,9 +428,9 @@ nested_functions_are_cleaned_up_inside_first(void)
     CHECK_INT(poll_with(&chain[0].async.future, &waker), PAC_PENDING);
     leaf_happen(&leaf);
     CHECK_INT(poll_with(&chain[0].async.future, &waker), PAC_READY);
-    CHECK(strcmp(log_text, "l21") == 0);
+    CHECK(strcmp(leaf_drops, "l21") == 0);
     pac_future_drop(&chain[0].async.future);
-    CHECK(strcmp(log_text, "l210") == 0);
+    CHECK(strcmp(leaf_drops, "l210") == 0);
 }
 
 static void
@@ -510,7 +440,7 @@ dropping_before_the_first_poll_leaves_inner_ones_alone(void)
     struct leaf leaf;
     chain_init(chain, 2, &leaf, '0');
     pac_future_drop(&chain[0].async.future);
-    CHECK(strcmp(log_text, "0") == 0);
+    CHECK(strcmp(leaf_drops, "0") == 0);
     CHECK_INT(leaf.polls, 0);
     pac_future_drop(&chain[1].async.future);
 }

@@ -2,68 +2,9 @@
  * dropped when. */
 #include "async.h"
 #include "join.h"
-#include "testing.h"
-
-#include <string.h>
+#include "leaf.h"
 
 enum { MEMBERS = 3 };
-
-/* ---- a leaf whose event the test makes happen ------------------------------------ */
-
-struct leaf {
-    struct pac_future future;
-    char letter;
-    bool happened;
-    int output; /* once READY */
-    struct pac_waker waker;
-    int polls;
-    int drops;
-};
-
-/* The letters of the leaves in the order in which they were polled. */
-static char poll_order[64];
-
-static enum pac_poll
-leaf_poll(struct pac_future *f, struct pac_context *cx)
-{
-    struct leaf *leaf = PAC_CONTAINER_OF(f, struct leaf, future);
-    size_t length = strlen(poll_order);
-    CHECK_INT(leaf->drops, 0);
-    CHECK(length + 1 < sizeof poll_order);
-    poll_order[length] = leaf->letter;
-    poll_order[length + 1] = '\0';
-    leaf->polls++;
-    if (leaf->happened) {
-        leaf->output = leaf->letter;
-        return PAC_READY;
-    }
-    if (!pac_waker_will_wake(&leaf->waker, cx->waker)) {
-        struct pac_waker old = leaf->waker;
-        leaf->waker = pac_waker_clone(cx->waker);
-        pac_waker_drop(&old);
-    }
-    return PAC_PENDING;
-}
-
-static void
-leaf_drop(struct pac_future *f)
-{
-    struct leaf *leaf = PAC_CONTAINER_OF(f, struct leaf, future);
-    leaf->drops++;
-    pac_waker_drop(&leaf->waker);
-}
-
-static const struct pac_future_vtable leaf_vtable = {
-    .poll = leaf_poll,
-    .drop = leaf_drop,
-};
-
-static void
-leaf_happen(struct leaf *leaf)
-{
-    leaf->happened = true;
-    pac_waker_wake(&leaf->waker);
-}
 
 /* ---- a join of three of them ----------------------------------------------------- */
 
@@ -80,12 +21,12 @@ group_init(struct group *g)
 {
     for (int i = 0; i < MEMBERS; i++) {
         const char letter = (char)('a' + i);
-        g->leaves[i] = (struct leaf){.future = {&leaf_vtable}, .letter = letter};
+        leaf_init(&g->leaves[i], letter);
         g->members[i] = &g->leaves[i].future;
     }
     pac_join_init(&g->join, g->members, MEMBERS);
     g->waker = counting_waker_init(&g->count);
-    poll_order[0] = '\0';
+    leaf_polls[0] = '\0';
 }
 
 static enum pac_poll
@@ -99,9 +40,9 @@ poll_with(struct pac_future *f, const struct pac_waker *waker)
 static enum pac_poll
 group_poll(struct group *g, const char *expected_order)
 {
-    poll_order[0] = '\0';
+    leaf_polls[0] = '\0';
     enum pac_poll result = poll_with(&g->join.future, &g->waker);
-    CHECK(strcmp(poll_order, expected_order) == 0);
+    CHECK(strcmp(leaf_polls, expected_order) == 0);
     return result;
 }
 
@@ -121,7 +62,7 @@ nothing_is_polled_before_the_join_is(void)
 {
     struct group g;
     group_init(&g);
-    CHECK(strcmp(poll_order, "") == 0);
+    CHECK(strcmp(leaf_polls, "") == 0);
     pac_future_drop(&g.join.future);
     for (int i = 0; i < MEMBERS; i++) {
         CHECK_INT(g.leaves[i].polls, 0);

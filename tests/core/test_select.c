@@ -3,66 +3,9 @@
 #include "async.h"
 #include "join.h"
 #include "select.h"
-#include "testing.h"
-
-#include <string.h>
+#include "leaf.h"
 
 enum { BRANCHES = 3 };
-
-/* ---- a leaf whose event the test makes happen ------------------------------------ */
-
-struct leaf {
-    struct pac_future future;
-    char letter;
-    bool happened;
-    struct pac_waker waker;
-    int polls;
-    int drops;
-};
-
-/* The letters of the leaves in the order in which they were polled. */
-static char poll_order[64];
-
-static enum pac_poll
-leaf_poll(struct pac_future *f, struct pac_context *cx)
-{
-    struct leaf *leaf = PAC_CONTAINER_OF(f, struct leaf, future);
-    size_t length = strlen(poll_order);
-    CHECK_INT(leaf->drops, 0);
-    CHECK(length + 1 < sizeof poll_order);
-    poll_order[length] = leaf->letter;
-    poll_order[length + 1] = '\0';
-    leaf->polls++;
-    if (leaf->happened) {
-        return PAC_READY;
-    }
-    if (!pac_waker_will_wake(&leaf->waker, cx->waker)) {
-        struct pac_waker old = leaf->waker;
-        leaf->waker = pac_waker_clone(cx->waker);
-        pac_waker_drop(&old);
-    }
-    return PAC_PENDING;
-}
-
-static void
-leaf_drop(struct pac_future *f)
-{
-    struct leaf *leaf = PAC_CONTAINER_OF(f, struct leaf, future);
-    leaf->drops++;
-    pac_waker_drop(&leaf->waker);
-}
-
-static const struct pac_future_vtable leaf_vtable = {
-    .poll = leaf_poll,
-    .drop = leaf_drop,
-};
-
-static void
-leaf_happen(struct leaf *leaf)
-{
-    leaf->happened = true;
-    pac_waker_wake(&leaf->waker);
-}
 
 /* ---- a select among three of them ------------------------------------------------ */
 
@@ -79,12 +22,12 @@ race_init(struct race *r)
 {
     for (int i = 0; i < BRANCHES; i++) {
         const char letter = (char)('a' + i);
-        r->leaves[i] = (struct leaf){.future = {&leaf_vtable}, .letter = letter};
+        leaf_init(&r->leaves[i], letter);
         r->branches[i] = &r->leaves[i].future;
     }
     pac_select_init(&r->select, r->branches, BRANCHES);
     r->waker = counting_waker_init(&r->count);
-    poll_order[0] = '\0';
+    leaf_polls[0] = '\0';
 }
 
 static void
@@ -108,9 +51,9 @@ poll_with(struct pac_future *f, const struct pac_waker *waker)
 static enum pac_poll
 race_poll(struct race *r, const char *expected_order)
 {
-    poll_order[0] = '\0';
+    leaf_polls[0] = '\0';
     enum pac_poll result = poll_with(&r->select.future, &r->waker);
-    CHECK(strcmp(poll_order, expected_order) == 0);
+    CHECK(strcmp(leaf_polls, expected_order) == 0);
     return result;
 }
 
@@ -121,7 +64,7 @@ nothing_is_polled_before_the_select_is(void)
 {
     struct race r;
     race_init(&r);
-    CHECK(strcmp(poll_order, "") == 0);
+    CHECK(strcmp(leaf_polls, "") == 0);
     CHECK(r.select.winner >= BRANCHES);
     pac_future_drop(&r.select.future);
     for (int i = 0; i < BRANCHES; i++) {
@@ -179,9 +122,9 @@ losers_are_usable_after_the_race(void)
     struct pac_future *rest[] = {&r.leaves[0].future, &r.leaves[2].future};
     struct pac_select second;
     pac_select_init(&second, rest, 2);
-    poll_order[0] = '\0';
+    leaf_polls[0] = '\0';
     CHECK_INT(poll_with(&second.future, &r.waker), PAC_READY);
-    CHECK(strcmp(poll_order, "ac") == 0);
+    CHECK(strcmp(leaf_polls, "ac") == 0);
     CHECK_INT(second.winner, 1);
     pac_future_drop(&second.future);
     race_drop_leaves(&r);
@@ -312,15 +255,15 @@ guarded_init(struct guarded *g)
     *g = (struct guarded){.winner = -1};
     pac_async_init(&g->async, &guarded_vtable, guarded_cleanup);
     for (int i = 0; i < 2; i++) {
-        g->work[i] = (struct leaf){.future = {&leaf_vtable}, .letter = (char)('a' + i)};
+        leaf_init(&g->work[i], (char)('a' + i));
         g->members[i] = &g->work[i].future;
     }
-    g->limit = (struct leaf){.future = {&leaf_vtable}, .letter = 'z'};
+    leaf_init(&g->limit, 'z');
     pac_join_init(&g->both, g->members, 2);
     g->branches[0] = &g->both.future;
     g->branches[1] = &g->limit.future;
     pac_select_init(&g->select, g->branches, 2);
-    poll_order[0] = '\0';
+    leaf_polls[0] = '\0';
 }
 
 static void
@@ -343,7 +286,7 @@ a_waker_moves_through_async_select_and_join(void)
     leaf_happen(&g.work[0]);
     CHECK_INT(counting_wakes(&old_count), 1);
     CHECK_INT(poll_with(&g.async.future, &newest), PAC_PENDING);
-    CHECK(strcmp(poll_order, "abzabz") == 0);
+    CHECK(strcmp(leaf_polls, "abzabz") == 0);
     CHECK_INT(counting_live(&old_count), 0);
     CHECK_INT(counting_live(&new_count), 2);
 
