@@ -54,7 +54,8 @@ class Interval(AsyncIterator[float]):
     def reset(self) -> None:
         """The next tick is due one period from now."""
         self._next = _core.now() + self._period
-        self._delay = None
+        if self._delay is not None:
+            self._delay.reset(self._period)  # somebody may be waiting on it
 
     def __aiter__(self) -> Interval:
         return self

@@ -245,9 +245,10 @@ def current_runtime() -> Runtime:
 def all_tasks() -> set[asyncio.Task[Any]]:
     """The tasks of the loop that runs here which have not ended. RuntimeError without a loop."""
     loop = asyncio.get_running_loop()
+    tasks = asyncio.all_tasks(loop)
     if isinstance(loop, EventLoop):
-        return set(loop._live_tasks())
-    return asyncio.all_tasks(loop)
+        tasks.update(loop._live_tasks())
+    return tasks
 
 
 def spawn_blocking(f: Callable[..., T], /, *args: Any, **kwargs: Any) -> _core.Future[T]:

@@ -114,12 +114,7 @@ def report_callback(loop: Any, handle: Any, exc: BaseException) -> None:
         "exception": exc,
         "handle": handle,
     }
-    _with_source(context, handle)
-    if sys.version_info >= (3, 12):
-        # The handler runs where the callback ran.
-        handle._context.run(loop.call_exception_handler, context)
-    else:
-        loop.call_exception_handler(context)
+    loop.call_exception_handler(_with_source(context, handle))
 
 
 # ── debug mode ───────────────────────────────────────────────────────────────────────────────

@@ -64,6 +64,30 @@ class CountingWaker:
         self.count += 1
 
 
+class Manual(pyasync_c.Future):
+    """Ready when told; counts its polls and drops."""
+
+    def __init__(self):
+        self.value = pyasync_c.PENDING
+        self.waker = None
+        self.polls = 0
+        self.drops = 0
+
+    def poll(self, cx):
+        self.polls += 1
+        if self.value is pyasync_c.PENDING:
+            self.waker = cx.waker.clone()
+        return self.value
+
+    def drop(self):
+        self.drops += 1
+
+    def set(self, value):
+        self.value = value
+        if self.waker is not None:
+            self.waker.wake()
+
+
 class Worker(threading.Thread):
     """A thread whose result, or exception, join() hands over."""
 
@@ -105,7 +129,7 @@ def python(program, *args, timeout=100):
     """Run a program in an interpreter of its own, with this one's path; what it printed."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", program, *args],
+        [sys.executable, "-P", "-X", "faulthandler", "-c", program, *args],
         env=environment,
         capture_output=True,
         text=True,

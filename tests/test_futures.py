@@ -7,34 +7,10 @@ import pickle
 import types
 
 import pytest
-from helpers import CountingWaker, collect, every_loop, turns, unraisable
+from helpers import CountingWaker, Manual, collect, every_loop, turns, unraisable
 
 import pyasync_c
 from pyasync_c import PENDING, Context, Future, into_future, noop_waker, poll_fn, poll_once
-
-
-class Manual(Future):
-    """Ready when told; counts its polls and drops."""
-
-    def __init__(self):
-        self.value = PENDING
-        self.waker = None
-        self.polls = 0
-        self.drops = 0
-
-    def poll(self, cx):
-        self.polls += 1
-        if self.value is PENDING:
-            self.waker = cx.waker.clone()
-        return self.value
-
-    def drop(self):
-        self.drops += 1
-
-    def set(self, value):
-        self.value = value
-        if self.waker is not None:
-            self.waker.wake()
 
 
 class Shout(Exception):
@@ -146,14 +122,12 @@ def test_an_exception_of_poll_is_raised_at_the_await_and_ends_the_future(run):
 
 @every_loop
 def test_stop_iteration_of_poll_is_no_result(run):
-    def poll(cx):
-        raise StopIteration("not a value")
-
     class Subclass(Future):
-        poll = staticmethod(poll)
+        def poll(self, cx):
+            raise StopIteration("not a value")
 
     async def main():
-        for future in poll_fn(poll), Subclass():
+        for future in poll_fn(Subclass().poll), Subclass():
             with pytest.raises(RuntimeError, match="StopIteration") as caught:
                 await future
             assert isinstance(caught.value.__cause__, StopIteration)
@@ -522,7 +496,21 @@ def test_a_subclass_without_poll_says_what_is_missing(run):
 def test_a_future_is_no_asyncio_future():
     assert not asyncio.isfuture(Manual())
     assert not asyncio.isfuture(pyasync_c.sleep(0))
-    assert not asyncio.iscoroutine(Manual())
+
+
+@every_loop
+def test_a_future_can_be_a_task(run):
+    async def main():
+        future = Manual()
+        task = asyncio.create_task(future)
+        await turns()
+        assert "pending" in repr(task)
+        future.set("task")
+        assert await task == "task"
+        assert await pyasync_c.spawn(pyasync_c.sleep(0, 1)) == 1
+        return await asyncio.gather(pyasync_c.sleep(0.001, "a"), pyasync_c.ready("b"))
+
+    assert run(main()) == ["a", "b"]
 
 
 def test_futures_are_generic():

@@ -445,11 +445,11 @@ def test_reset_to_later_while_it_is_awaited(run):
 @every_loop
 def test_reset_again_and_again_keeps_it_from_firing(run):
     async def main():
-        delay = pyasync_c.sleep(0.2)
+        delay = pyasync_c.sleep(0.3)
         task = asyncio.ensure_future(delay)
         for _ in range(50):
             await pyasync_c.sleep(0.001)
-            delay.reset(0.2)
+            delay.reset(0.3)
         deadline = delay.deadline
         await task
         assert time.monotonic() >= deadline

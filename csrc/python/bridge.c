@@ -436,6 +436,22 @@ sweep_queues(BridgeObject *b)
     pac_executor_leave(before);
 }
 
+/* What the loop has to do next, while something waits. 0, or -1 and an exception. */
+static int
+watch(BridgeObject *b, PyObject *loop)
+{
+    uint64_t next_ns = pac_executor_next_ns(b->executor);
+    bool is_earlier = next_ns < b->armed_ns;
+    if (next_ns == 0 || (is_earlier && next_ns <= pac_clock_ns() + PAC_WHEEL_TICK_NS)) {
+        /* Loops round their timers to milliseconds: what is due within a tick is worth a turn or two. */
+        return call_soon(b, loop);
+    }
+    if (!b->reading && add_reader(b, loop) < 0) {
+        return -1;
+    }
+    return is_earlier ? arm_timer(b, loop, next_ns) : 0;
+}
+
 /* Bring what the loop watches in line with what waits. 0, or -1 and an exception. */
 static int
 settle(BridgeObject *b, PyObject *loop)
@@ -451,16 +467,7 @@ settle(BridgeObject *b, PyObject *loop)
         failed = unwatch(b, loop);
     }
     else if (b->executor != NULL) {
-        uint64_t next_ns = pac_executor_next_ns(b->executor);
-        if (next_ns == 0) {
-            failed = call_soon(b, loop);
-        }
-        else if (!b->reading) {
-            failed = add_reader(b, loop);
-        }
-        if (!failed && next_ns != 0 && next_ns < b->armed_ns) {
-            failed = arm_timer(b, loop, next_ns);
-        }
+        failed = watch(b, loop);
     }
     update_hold(b);
     return failed;
@@ -681,7 +688,11 @@ bridge_new(struct pacpy_state *st, PyObject *loop)
         return NULL;
     }
     b->fd = pac_executor_fd(b->executor);
-    update_hold(b);
+    /* At once, so that a loop that cannot do it says so to whoever awaits; the first settling decides. */
+    if (add_reader(b, loop) < 0) {
+        bridge_close(b);
+        Py_CLEAR(b);
+    }
     return b;
 }
 

@@ -208,6 +208,7 @@ queue_runnable(LoopObject *loop, struct pac_runnable *r)
 {
     struct pac_executor *ex = loop->executor;
     if (pac_current_scheduler == &ex->scheduler || !ex->running) {
+        pacpy_loop_catch_up(loop);
         pac_run_queue_push(&ex->scheduler.ready, r);
         return 0;
     }

@@ -686,7 +686,11 @@ get_cancel_message(PyObject *op, void *Py_UNUSED(closure))
 static int
 set_cancel_message(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 {
-    Py_XSETREF(pacpy_completion_of(op)->cancel_message, Py_XNewRef(value));
+    struct pacpy_completion *c = initialised(op);
+    if (c == NULL) {
+        return -1;
+    }
+    Py_XSETREF(c->cancel_message, Py_XNewRef(value));
     return 0;
 }
 

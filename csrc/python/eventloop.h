@@ -42,6 +42,16 @@ pacpy_loop_leave_task(LoopObject *loop)
     return loop->current_entry == NULL ? 0 : pacpy_loop_set_current(loop, NULL);
 }
 
+/* Before something is queued while the loop does not run: what was woken since its last run comes first. */
+static inline void
+pacpy_loop_catch_up(LoopObject *loop)
+{
+    struct pac_executor *ex = loop->executor;
+    if (PAC_UNLIKELY(!ex->running && !ex->parked && pac_inject_has_work(&ex->scheduler.inject))) {
+        pac_inject_take(&ex->scheduler.inject, &ex->scheduler.ready);
+    }
+}
+
 /* call_soon: a new handle, whose reference may be given up at once, or NULL. `context` NULL: the present
  * one. */
 PyObject *pacpy_loop_call_soon(LoopObject *loop, PyObject *callback, PyObject *const *args,

@@ -25,6 +25,22 @@ refuse_poll(FutureObject *f)
     return -1;
 }
 
+/* A poll has raised. An await would take StopIteration for a result, so it becomes a RuntimeError, as within a
+ * coroutine (PEP 479). */
+static void
+refuse_stop_iteration(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        return;
+    }
+    PyObject *stop = PyErr_GetRaisedException();
+    PyErr_SetString(PyExc_RuntimeError, "poll raised StopIteration");
+    PyObject *error = PyErr_GetRaisedException();
+    PyException_SetContext(error, Py_NewRef(stop));
+    PyException_SetCause(error, stop);
+    PyErr_SetRaisedException(error);
+}
+
 int
 pacpy_future_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
 {
@@ -41,6 +57,9 @@ pacpy_future_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
     else {
         f->state = PACPY_DONE;
         f->driver = NULL;
+        if (PAC_UNLIKELY(ready < 0)) {
+            refuse_stop_iteration();
+        }
     }
     return ready;
 }
@@ -357,7 +376,24 @@ pacpy_raise_thrown(PyObject *const *args, Py_ssize_t nargs)
     PyObject *type = args[0];
     PyObject *value = nargs > 1 && args[1] != Py_None ? args[1] : NULL;
     PyObject *traceback = nargs > 2 && args[2] != Py_None ? args[2] : NULL;
+#if PY_VERSION_HEX >= 0x030C0000
+    if (nargs > 1 &&
+        PyErr_WarnEx(PyExc_DeprecationWarning,
+                     "the (type, exc, tb) signature of throw() is deprecated, use the single-arg "
+                     "signature instead.", 1) < 0) {
+        return;
+    }
+#endif
+    if (traceback != NULL && !PyTraceBack_Check(traceback)) {
+        PyErr_SetString(PyExc_TypeError, "throw() third argument must be a traceback");
+        return;
+    }
     if (PyExceptionInstance_Check(type)) {
+        if (value != NULL) {
+            PyErr_SetString(PyExc_TypeError,
+                            "instance exception may not have a separate value");
+            return;
+        }
         value = type;
         type = (PyObject *)Py_TYPE(value);
     }

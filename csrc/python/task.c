@@ -111,12 +111,24 @@ pass_cancel_on(struct pacpy_task *t)
     }
 }
 
+/* The callback that a foreign future calls. It has had its turn in the queue, so the task is polled at once, as
+ * asyncio's is, unless it is called from within another one. */
 static PyObject *
 wakeup(PyObject *op, PyObject *future)
 {
     struct pacpy_task *t = pacpy_task_of(op);
-    if (t->waiting_for == future) {
+    LoopObject *loop = task_loop(t);
+    if (t->waiting_for != future || t->core == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (pacpy_running_loop != loop || pacpy_frame_top != NULL || loop->current_entry != NULL) {
         pacpy_task_future_done(t);
+        Py_RETURN_NONE;
+    }
+    Py_CLEAR(t->waiting_for);
+    if (t->core != NULL &&
+        pac_task_transition_to_notified_by_ref(&t->core->state) == PAC_TASK_SUBMIT) {
+        pac_task_run(t->core);
     }
     Py_RETURN_NONE;
 }
@@ -148,12 +160,14 @@ wait_for_foreign(struct pacpy_task *t, PyObject *future, int blocking)
         return;
     }
     PyObject *callback = PyCFunction_New(&wakeup_def, task_object(t));
+    /* Not the task's own context: the poll enters that, and it cannot be entered twice. */
+    PyObject *context = PyContext_New();
     PyObject *add = PyObject_GetAttr(future, st->str_add_done_callback);
     PyObject *kwnames = PyTuple_Pack(1, st->str_context);
     PyObject *done = NULL;
-    if (callback != NULL && add != NULL && kwnames != NULL &&
+    if (callback != NULL && context != NULL && add != NULL && kwnames != NULL &&
         PyObject_SetAttr(future, st->str__asyncio_future_blocking, Py_False) == 0) {
-        PyObject *args[] = {callback, t->context};
+        PyObject *args[] = {callback, context};
         t->waiting_for = Py_NewRef(future);
         done = PyObject_Vectorcall(add, args, 1, kwnames);
         if (done == NULL) {
@@ -161,6 +175,7 @@ wait_for_foreign(struct pacpy_task *t, PyObject *future, int blocking)
         }
     }
     Py_XDECREF(callback);
+    Py_XDECREF(context);
     Py_XDECREF(add);
     Py_XDECREF(kwnames);
     if (done == NULL) {

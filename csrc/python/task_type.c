@@ -55,11 +55,8 @@ Task_init(PyObject *op, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_RuntimeError, "Task.__init__ called twice");
         return -1;
     }
-    if (eager && pacpy_running_loop != loop) {
-        PyErr_SetString(PyExc_RuntimeError, "eager_start needs the task's loop to be running");
-        return -1;
-    }
-    return pacpy_task_begin(op, loop, coroutine, name, context, eager);
+    /* As asyncio has it: what cannot start at once, as its loop does not run, is queued. */
+    return pacpy_task_begin(op, loop, coroutine, name, context, eager && pacpy_running_loop == loop);
 }
 
 /* ---- slots --------------------------------------------------------------------------------------- */
@@ -155,16 +152,38 @@ Task_repr(PyObject *op)
 /* ---- asyncio.Task's methods ---------------------------------------------------------------------- */
 
 static PyObject *
-Task_refuse_set(PyObject *op, PyObject *value)
+Task_set_result(PyObject *op, PyObject *value)
 {
-    PyErr_SetString(PyExc_RuntimeError, "Task does not support set_result or set_exception");
+    PyErr_SetString(PyExc_RuntimeError, "Task does not support set_result operation");
     return NULL;
+}
+
+static PyObject *
+Task_set_exception(PyObject *op, PyObject *value)
+{
+    PyErr_SetString(PyExc_RuntimeError, "Task does not support set_exception operation");
+    return NULL;
+}
+
+/* The task of an object whose __init__ has run; NULL and RuntimeError. */
+static struct pacpy_task *
+initialised(PyObject *op)
+{
+    struct pacpy_task *t = pacpy_task_of(op);
+    if (t->completion.st == NULL) {
+        PyErr_Format(PyExc_RuntimeError, "%s object is not initialized.", Py_TYPE(op)->tp_name);
+        return NULL;
+    }
+    return t;
 }
 
 static PyObject *
 Task_get_name(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    struct pacpy_task *t = pacpy_task_of(op);
+    struct pacpy_task *t = initialised(op);
+    if (t == NULL) {
+        return NULL;
+    }
     if (t->name == NULL) {
         t->name = PyUnicode_FromFormat("Task-%llu", (unsigned long long)t->id);
     }
@@ -174,11 +193,14 @@ Task_get_name(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 Task_set_name(PyObject *op, PyObject *name)
 {
-    PyObject *text = PyUnicode_CheckExact(name) ? Py_NewRef(name) : PyObject_Str(name);
+    struct pacpy_task *t = initialised(op);
+    PyObject *text = t == NULL                    ? NULL
+                     : PyUnicode_CheckExact(name) ? Py_NewRef(name)
+                                                  : PyObject_Str(name);
     if (text == NULL) {
         return NULL;
     }
-    Py_XSETREF(pacpy_task_of(op)->name, text);
+    Py_XSETREF(t->name, text);
     Py_RETURN_NONE;
 }
 
@@ -232,38 +254,39 @@ Task_uncancel(PyObject *op, PyObject *Py_UNUSED(ignored))
     return PyLong_FromLong(t->cancel_requests);
 }
 
-/* get_stack(*, limit=None) and print_stack(*, limit=None, file=None). */
-static PyObject *
-stack_method(PyObject *op, const char *method, PyObject *args, PyObject *kwargs, char **names,
-             const char *format)
-{
-    PyObject *limit = Py_None, *file = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &limit, &file)) {
-        return NULL;
-    }
-    return PyObject_CallMethod(pacpy_completion_of(op)->st->asyncio_support, method, "OOO", op,
-                               limit, file);
-}
-
 static PyObject *
 Task_get_stack(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"limit", NULL};
-    return stack_method(op, "task_get_stack", args, kwargs, names, "|$O:get_stack");
+    PyObject *limit = Py_None;
+    struct pacpy_task *t = initialised(op);
+    if (t == NULL ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "|$O:get_stack", names, &limit)) {
+        return NULL;
+    }
+    return PyObject_CallMethod(t->completion.st->asyncio_support, "task_get_stack", "OO", op,
+                               limit);
 }
 
 static PyObject *
 Task_print_stack(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"limit", "file", NULL};
-    return stack_method(op, "task_print_stack", args, kwargs, names, "|$OO:print_stack");
+    PyObject *limit = Py_None, *file = Py_None;
+    struct pacpy_task *t = initialised(op);
+    if (t == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "|$OO:print_stack", names, &limit,
+                                                  &file)) {
+        return NULL;
+    }
+    return PyObject_CallMethod(t->completion.st->asyncio_support, "task_print_stack", "OOO", op,
+                               limit, file);
 }
 
 #define KEYWORDS(f) (PyCFunction)(void (*)(void)) f
 
 static PyMethodDef Task_methods[] = {
-    {"set_result", Task_refuse_set, METH_O, "Not for tasks: RuntimeError."},
-    {"set_exception", Task_refuse_set, METH_O, "Not for tasks: RuntimeError."},
+    {"set_result", Task_set_result, METH_O, "Not for tasks: RuntimeError."},
+    {"set_exception", Task_set_exception, METH_O, "Not for tasks: RuntimeError."},
     {"get_name", Task_get_name, METH_NOARGS, "The task's name."},
     {"set_name", Task_set_name, METH_O, "Name the task."},
     {"get_coro", Task_get_coro, METH_NOARGS, "The coroutine that it runs."},

@@ -1,0 +1,887 @@
+"""Every awaitable of ours, on every loop and in every kind of task: the same results, the same
+cancellation, and nothing left behind."""
+
+import asyncio
+import gc
+import logging
+import random
+import sys
+import threading
+import time
+
+import pytest
+from helpers import (
+    NO_UVLOOP,
+    OUR_RUNTIME,
+    Worker,
+    collect,
+    foreign_loop,
+    open_fds,
+    run_asyncio,
+    run_uvloop,
+    turns,
+    unraisable,
+    uvloop,
+)
+
+import pyasync_c
+from pyasync_c import PENDING
+
+LONG = 1000.0
+
+
+# ── the loops, and the tasks on them ─────────────────────────────────────────────────────────
+
+
+def runner(new_loop, task_factory=None):
+    def run(main):
+        with asyncio.Runner(loop_factory=new_loop) as asyncio_runner:
+            asyncio_runner.get_loop().set_task_factory(task_factory)
+            return asyncio_runner.run(main)
+
+    return run
+
+
+def native_task(loop, coro, **kwargs):
+    return asyncio.Task(coro, loop=loop, **kwargs)
+
+
+def python_task(loop, coro, **kwargs):
+    return asyncio.tasks._PyTask(coro, loop=loop, **kwargs)
+
+
+def eager_task(loop, coro, **kwargs):
+    return asyncio.Task(coro, loop=loop, eager_start=True, **kwargs)
+
+
+# Not asyncio.eager_task_factory: it starts Runner.run's own coroutine before the loop runs.
+def eager_inside(loop, coro, **kwargs):
+    return (eager_task if loop.is_running() else native_task)(loop, coro, **kwargs)
+
+
+NEEDS_EAGER = pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are 3.12's")
+ours = pyasync_c.new_event_loop
+RUNNERS = [
+    OUR_RUNTIME,
+    pytest.param(run_asyncio, id="asyncio"),
+    pytest.param(run_uvloop, id="uvloop", marks=NO_UVLOOP),
+    pytest.param(runner(ours, native_task), id="native-task-on-ours"),
+    pytest.param(runner(ours, python_task), id="python-task-on-ours"),
+    pytest.param(runner(ours, eager_inside), id="eager-task-on-ours", marks=NEEDS_EAGER),
+    pytest.param(runner(asyncio.new_event_loop, python_task), id="python-task-on-asyncio"),
+    pytest.param(
+        runner(asyncio.new_event_loop, eager_inside), id="eager-task-on-asyncio", marks=NEEDS_EAGER
+    ),
+]
+every_run = pytest.mark.parametrize("run", RUNNERS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections():
+    """Leave out of every collection what pytest and the other tests have made."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_the_loops_open_once_a_process():
+    for one in (run_asyncio, run_uvloop) if uvloop is not None else (run_asyncio,):
+        one(asyncio.sleep(0))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(caplog, what_the_loops_open_once_a_process):
+    """No descriptor, no word in asyncio's log."""
+    before = open_fds()
+    with caplog.at_level(logging.WARNING, logger="asyncio"):
+        yield
+        collect()
+    assert [record.getMessage() for record in caplog.records] == []
+    assert open_fds() - before == set()
+
+
+# ── the awaitables ───────────────────────────────────────────────────────────────────────────
+
+
+class Later(pyasync_c.Future):
+    """Ready when `when_to_wake(waker)` has come to call the waker."""
+
+    def __init__(self, when_to_wake, value):
+        self.when_to_wake = when_to_wake
+        self.value = value
+        self.woken = False
+        self.drops = 0
+
+    def poll(self, cx):
+        if self.woken:
+            return self.value
+        waker = cx.waker.clone()
+        if self.when_to_wake is not None:
+            self.when_to_wake(lambda: self.wake(waker))
+            self.when_to_wake = None
+        return PENDING
+
+    def wake(self, waker):
+        self.woken = True
+        waker.wake()
+
+    def drop(self):
+        self.drops += 1
+
+
+def soon(wake):
+    asyncio.get_running_loop().call_soon(wake)
+
+
+def in_a_while(wake):
+    asyncio.get_running_loop().call_later(0.002, wake)
+
+
+def from_a_thread(wake):
+    threading.Timer(0.002, wake).start()
+
+
+def at_once(wake):
+    wake()
+
+
+def poll_twice():
+    polls = []
+
+    def poll(cx):
+        polls.append(1)
+        cx.waker.wake()
+        return PENDING if len(polls) < 3 else len(polls)
+
+    return pyasync_c.poll_fn(poll)
+
+
+def notified(by):
+    notify = pyasync_c.Notify()
+    by(notify.notify_one)
+    return notify.notified()
+
+
+async def answers(value):
+    await asyncio.sleep(0.001)
+    await pyasync_c.sleep(0)
+    return value
+
+
+async def within_timeout():
+    async with pyasync_c.timeout(LONG):
+        return await pyasync_c.sleep(0.001, "in time")
+
+
+async def over_timeout():
+    try:
+        async with pyasync_c.timeout(0.002):
+            await pyasync_c.pending()
+    except TimeoutError:
+        return "too late"
+
+
+async def ticks():
+    every = pyasync_c.interval(0.001)
+    due = [await every.tick() for _ in range(3)]
+    return [round((when - due[0]) * 1000, 3) for when in due]
+
+
+async def poll_until_ready():
+    awaitable = answers("polled")
+    polls = 0
+    while True:
+        value = await pyasync_c.poll_once(awaitable)
+        if value is not PENDING:
+            return value, polls > 0
+        polls += 1
+        await pyasync_c.sleep(0.0005)
+
+
+async def spawned():
+    return await pyasync_c.spawn(answers("spawned"))
+
+
+async def own_task_is_current():
+    await pyasync_c.sleep(0)
+    inner = await pyasync_c.spawn(asyncio.sleep(0, "child"))
+    assert pyasync_c.current_task() is asyncio.current_task()
+    assert pyasync_c.current_task() in pyasync_c.all_tasks()
+    return inner
+
+
+AWAITABLES = {
+    "sleep": (lambda: pyasync_c.sleep(0.002, "slept"), "slept"),
+    "sleep-zero": (lambda: pyasync_c.sleep(0, "slept"), "slept"),
+    "sleep-until": (lambda: pyasync_c.sleep_until(pyasync_c.now() + 0.002), None),
+    "yield_now": (lambda: yielded(), "yielded"),
+    "ready": (lambda: pyasync_c.ready((1, 2)), (1, 2)),
+    "notify-permit": (lambda: notified(at_once), None),
+    "notify-soon": (lambda: notified(soon), None),
+    "notify-from-a-thread": (lambda: notified(from_a_thread), None),
+    "future-at-once": (lambda: Later(at_once, "woken"), "woken"),
+    "future-soon": (lambda: Later(soon, "woken"), "woken"),
+    "future-in-a-while": (lambda: Later(in_a_while, "woken"), "woken"),
+    "future-from-a-thread": (lambda: Later(from_a_thread, "woken"), "woken"),
+    "poll_fn": (poll_twice, 3),
+    "into_future-coroutine": (lambda: pyasync_c.into_future(answers("into")), "into"),
+    "into_future-asyncio": (lambda: pyasync_c.into_future(asyncio.sleep(0.001, "into")), "into"),
+    "into_future-future": (lambda: pyasync_c.into_future(Later(soon, "into")), "into"),
+    "poll_once-ready": (lambda: pyasync_c.poll_once(pyasync_c.ready(1)), 1),
+    "poll_once-pending": (lambda: pyasync_c.poll_once(pyasync_c.pending()), PENDING),
+    "poll_once-repeated": (poll_until_ready, ("polled", True)),
+    "interval": (ticks, [0.0, 1.0, 2.0]),
+    "timeout-in-time": (within_timeout, "in time"),
+    "timeout-too-late": (over_timeout, "too late"),
+    "spawn": (spawned, "spawned"),
+    "spawn_blocking": (lambda: pyasync_c.spawn_blocking(pow, 2, 10), 1024),
+    "spawn_blocking-keywords": (lambda: pyasync_c.spawn_blocking(int, "ff", base=16), 255),
+    "current_task": (own_task_is_current, "child"),
+}
+
+
+async def yielded():
+    await pyasync_c.yield_now()
+    return "yielded"
+
+
+def endless(make):
+    return pytest.mark.parametrize(make, [pytest.param(f, id=k) for k, f in ENDLESS.items()])
+
+
+ENDLESS = {
+    "sleep": lambda: pyasync_c.sleep(LONG),
+    "sleep-forever": lambda: pyasync_c.sleep(float("inf")),
+    "pending": lambda: pyasync_c.pending(),
+    "notified": lambda: pyasync_c.Notify().notified(),
+    "future": lambda: Later(None, None),
+    "poll_fn": lambda: pyasync_c.poll_fn(lambda cx: PENDING),
+    "into_future-sleep": lambda: pyasync_c.into_future(pyasync_c.sleep(LONG)),
+    "into_future-asyncio-sleep": lambda: pyasync_c.into_future(asyncio.sleep(LONG)),
+    "into_future-event": lambda: pyasync_c.into_future(asyncio.Event().wait()),
+    "into_future-coroutine": lambda: pyasync_c.into_future(sleeps_long()),
+    "spawn": lambda: pyasync_c.spawn(pyasync_c.sleep(LONG)),
+    "timeout": lambda: times_out_late(),
+    "interval": lambda: second_tick(),
+}
+
+
+async def sleeps_long():
+    await asyncio.sleep(0)
+    await pyasync_c.sleep(LONG)
+
+
+async def times_out_late():
+    async with pyasync_c.timeout(LONG):
+        await pyasync_c.pending()
+
+
+async def second_tick():
+    every = pyasync_c.interval(LONG)
+    await every.tick()
+    await every.tick()
+
+
+async def awaits(awaitable):
+    return await awaitable
+
+
+async def settle():
+    """Let a task come to where it waits, on any loop."""
+    for _ in range(4):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.001)
+
+
+# ── results ──────────────────────────────────────────────────────────────────────────────────
+
+
+@every_run
+@pytest.mark.parametrize("name", AWAITABLES)
+def test_result(run, name):
+    make, expected = AWAITABLES[name]
+
+    async def main():
+        assert await make() == expected
+        assert await asyncio.ensure_future(awaits(make())) == expected
+
+    run(main())
+
+
+@every_run
+def test_all_of_them_at_once(run):
+    async def main():
+        results = await asyncio.gather(*(awaits(make()) for make, _ in AWAITABLES.values()))
+        assert results == [expected for _, expected in AWAITABLES.values()]
+
+    run(main())
+
+
+@every_run
+def test_within_asyncios_own_tools(run):
+    async def main():
+        for make, expected in AWAITABLES.values():
+            assert await asyncio.wait_for(awaits(make()), LONG) == expected
+            async with asyncio.timeout(LONG):
+                assert await make() == expected
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(awaits(make()))
+            assert task.result() == expected
+            assert await asyncio.shield(awaits(make())) == expected
+
+    run(main())
+
+
+@every_run
+def test_an_error_out_of_each_kind(run):
+    def fail(*args):
+        raise ZeroDivisionError
+
+    class Failing(pyasync_c.Future):
+        def poll(self, cx):
+            raise ZeroDivisionError
+
+    async def fails():
+        await pyasync_c.sleep(0.001)
+        raise ZeroDivisionError
+
+    async def main():
+        for make in (
+            lambda: pyasync_c.poll_fn(fail),
+            Failing,
+            fails,
+            lambda: pyasync_c.into_future(fails()),
+            lambda: pyasync_c.spawn(fails()),
+            lambda: pyasync_c.spawn_blocking(fail),
+        ):
+            with pytest.raises(ZeroDivisionError):
+                await make()
+
+    run(main())
+
+
+@every_run
+def test_a_mixed_program(run):
+    """Producers, a consumer, timers and threads in one program: every loop counts the same."""
+
+    async def main():
+        notify, items, seen = pyasync_c.Notify(), [], []
+
+        async def produce(k):
+            for step in range(20):
+                if step % 5 == k % 5:
+                    await pyasync_c.sleep(0.0005)
+                elif step % 5 == 1:
+                    await asyncio.sleep(0)
+                elif step % 5 == 2:
+                    await pyasync_c.yield_now()
+                items.append((k, step))
+                notify.notify_one()
+
+        async def consume():
+            while len(seen) < 200:
+                while items:
+                    seen.append(items.pop())
+                if len(seen) < 200:
+                    await notify.notified()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(consume())
+            for k in range(10):
+                group.create_task(produce(k))
+        assert sorted(seen) == [(k, step) for k in range(10) for step in range(20)]
+
+    run(main())
+
+
+# ── cancellation ─────────────────────────────────────────────────────────────────────────────
+
+
+@every_run
+@endless("make")
+def test_cancelled_while_it_waits(run, make):
+    async def main():
+        task = asyncio.ensure_future(awaits(make()))
+        await settle()
+        assert not task.done()
+        task.cancel("stop")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+
+    run(main())
+
+
+@every_run
+@endless("make")
+def test_cancelled_before_it_began(run, make):
+    async def main():
+        task = asyncio.ensure_future(awaits(make()))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with ignore_never_awaited():
+        run(main())
+
+
+def ignore_never_awaited():
+    # A coroutine argument of a coroutine that never began was never awaited: Python says so.
+    import warnings
+
+    context = warnings.catch_warnings()
+
+    class Ignoring:
+        def __enter__(self):
+            context.__enter__()
+            warnings.simplefilter("ignore", RuntimeWarning)
+
+        def __exit__(self, *exc):
+            gc.collect()
+            return context.__exit__(*exc)
+
+    return Ignoring()
+
+
+@every_run
+@endless("make")
+def test_ended_by_a_timeout_of_asyncio(run, make):
+    async def main():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.002):
+                await make()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(awaits(make()), 0.002)
+
+    run(main())
+
+
+@every_run
+@endless("make")
+def test_ended_by_a_timeout_of_ours(run, make):
+    async def main():
+        for delay in (0, 0.002):
+            with pytest.raises(TimeoutError):
+                async with pyasync_c.timeout(delay):
+                    await make()
+
+    run(main())
+
+
+@every_run
+def test_a_group_that_fails_cancels_all_of_them(run):
+    async def fails():
+        await pyasync_c.sleep(0.005)
+        raise LookupError
+
+    async def main():
+        with pytest.raises(ExceptionGroup) as raised:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(awaits(make())) for make in ENDLESS.values()]
+                group.create_task(fails())
+        assert [type(error) for error in raised.value.exceptions] == [LookupError]
+        assert all(task.cancelled() for task in tasks)
+
+    run(main())
+
+
+@every_run
+def test_cancelling_a_gather(run):
+    async def main():
+        gathered = asyncio.gather(*(awaits(make()) for make in ENDLESS.values()))
+        await settle()
+        gathered.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gathered
+
+    run(main())
+
+
+@every_run
+def test_left_over_at_the_end_of_the_run(run):
+    ended = []
+
+    async def holds(make):
+        try:
+            await make()
+        finally:
+            ended.append(1)
+
+    async def main():
+        tasks = [asyncio.ensure_future(holds(make)) for make in ENDLESS.values()]
+        await settle()
+        assert not any(task.done() for task in tasks)
+
+    run(main())
+    assert len(ended) == len(ENDLESS)
+
+
+@every_run
+@pytest.mark.parametrize("pause", range(12))
+def test_cancelled_at_each_suspension(run, pause):
+    """A chain of waits of each kind, cancelled after `pause` turns: it ends there, cleanly."""
+    log = []
+
+    async def chain():
+        notify = pyasync_c.Notify()
+        loop = asyncio.get_running_loop()
+        try:
+            for k in range(3):
+                log.append(k)
+                await pyasync_c.sleep(0)
+                loop.call_soon(notify.notify_one)
+                await notify.notified()
+                await Later(soon, None)
+                await pyasync_c.into_future(asyncio.sleep(0))
+                async with pyasync_c.timeout(LONG):
+                    await pyasync_c.yield_now()
+            log.append("end")
+            await pyasync_c.pending()
+        finally:
+            await pyasync_c.sleep(0)
+            log.append("cleaned")
+
+    async def main():
+        task = asyncio.ensure_future(chain())
+        await turns(pause + 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert log[-1] == "cleaned"
+
+    run(main())
+
+
+@every_run
+def test_what_was_cancelled_is_as_if_it_had_never_been_waited_for(run):
+    async def main():
+        notify = pyasync_c.Notify()
+        delay, later = pyasync_c.sleep(0.01, "delay"), Later(None, None)
+        waits = [awaits(delay), awaits(notify.notified()), awaits(later)]
+        tasks = [asyncio.ensure_future(wait) for wait in waits]
+        await settle()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert repr(notify) == "<Notify waiters=0 permit=no>"
+        assert later.drops == 1
+        assert await delay == "delay"
+
+    run(main())
+
+
+@every_run
+def test_a_notification_and_a_cancellation_in_the_same_turn(run):
+    """Whoever does not get to see the notification hands it on: one wait ends for each."""
+
+    async def main():
+        for order in range(4):
+            notify = pyasync_c.Notify()
+            first = asyncio.ensure_future(awaits(notify.notified()))
+            await settle()
+            second = asyncio.ensure_future(awaits(notify.notified()))
+            await settle()
+            if order % 2:
+                notify.notify_one()
+                first.cancel()
+            else:
+                first.cancel()
+                notify.notify_one()
+            await turns(order)
+            (outcome,) = await asyncio.gather(first, return_exceptions=True)
+            if outcome is None:  # it was quicker
+                notify.notify_one()
+            await asyncio.wait_for(second, 60)
+            assert repr(notify) == "<Notify waiters=0 permit=no>"
+
+    run(main())
+
+
+# ── many, and in order ───────────────────────────────────────────────────────────────────────
+
+
+@foreign_loop
+def test_many_sleeps_at_once(run):
+    count = 10_000
+    rng = random.Random(5)
+    early = []
+
+    async def one(delay):
+        started_ns = time.monotonic_ns()
+        await pyasync_c.sleep(delay)
+        if time.monotonic_ns() - started_ns < delay * 1e9:
+            early.append(delay)
+
+    async def main():
+        await asyncio.gather(*(one(rng.random() * 0.1) for _ in range(count)))
+
+    run(main())
+    assert early == []
+
+
+@foreign_loop
+def test_many_sleeps_cost_the_loop_one_timer(run):
+    timers = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        tasks = [asyncio.ensure_future(awaits(pyasync_c.sleep(LONG + k))) for k in range(500)]
+        await settle()
+        if hasattr(loop, "_scheduled"):
+            timers.extend(handle for handle in loop._scheduled if not handle.cancelled())
+            assert len(timers) == 1
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if hasattr(loop, "_scheduled"):
+            assert [handle for handle in loop._scheduled if not handle.cancelled()] == []
+            assert loop._selector.get_map().keys() == {loop._ssock.fileno()}
+
+    run(main())
+
+
+@every_run
+def test_sleepers_come_in_the_order_of_their_deadlines(run):
+    order = []
+
+    async def one(base, offset):
+        await pyasync_c.sleep_until(base + offset)
+        order.append(offset)
+
+    async def main():
+        base = pyasync_c.now() + 0.03
+        offsets = [k * 1e-6 for k in range(200)]
+        random.Random(6).shuffle(offsets)
+        tasks = [asyncio.ensure_future(one(base, offset)) for offset in offsets]
+        await settle()
+        time.sleep(0.04)
+        await asyncio.gather(*tasks)
+
+    run(main())
+    assert order == sorted(order)
+
+
+@every_run
+def test_an_earlier_sleep_shortens_the_wait(run):
+    async def main():
+        long = asyncio.ensure_future(awaits(pyasync_c.sleep(LONG)))
+        await settle()
+        # Armed by a callback, not by a turn of ours.
+        await asyncio.wait_for(pyasync_c.sleep(0.005), 60)
+        late = [pyasync_c.sleep(LONG) for _ in range(3)]
+        tasks = [asyncio.ensure_future(awaits(delay)) for delay in late]
+        await settle()
+        for delay in late:
+            asyncio.get_running_loop().call_soon(delay.reset, 0.002)
+        await asyncio.wait_for(asyncio.gather(*tasks), 60)
+        long.cancel()
+        await asyncio.gather(long, return_exceptions=True)
+
+    run(main())
+
+
+# ── threads ──────────────────────────────────────────────────────────────────────────────────
+
+
+@every_run
+def test_woken_from_many_threads_at_once(run):
+    threads, each = 8, 50
+
+    def wake_all(wakes):
+        for wake in wakes:
+            wake()
+
+    async def main():
+        wakes = [[] for _ in range(threads)]
+        laters = [
+            Later(wakes[k % threads].append, k) for k in range(threads * each)
+        ]
+        tasks = [asyncio.ensure_future(awaits(later)) for later in laters]
+        await settle()
+        workers = [Worker(wake_all, some) for some in wakes]
+        results = await asyncio.wait_for(asyncio.gather(*tasks), 60)
+        assert results == list(range(threads * each))
+        for worker in workers:
+            worker.result()
+            for wake in wakes[0]:
+                wake()  # long since done: a no-op
+
+    run(main())
+
+
+@every_run
+def test_woken_while_the_loop_is_parked(run):
+    async def main():
+        for _ in range(30):
+            later = Later(from_a_thread, "woken")
+            assert await later == "woken"
+
+    run(main())
+
+
+LOOPS = {
+    "ours": pyasync_c.new_event_loop,
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": getattr(uvloop, "new_event_loop", None),
+}
+
+
+@pytest.mark.parametrize("there", LOOPS)
+@pytest.mark.parametrize("here", LOOPS)
+def test_two_loops_in_two_threads_share_a_notify(here, there):
+    if uvloop is None and "uvloop" in (here, there):
+        pytest.skip("uvloop is not installed")
+    rounds = 500
+    ping, pong, together = (pyasync_c.Notify() for _ in range(3))
+
+    async def serve():
+        for _ in range(rounds):
+            ping.notify_one()
+            await pong.notified()
+        await together.notified()
+
+    async def answer():
+        for _ in range(rounds):
+            await ping.notified()
+            pong.notify_one()
+        together.notify_waiters()
+        for _ in range(10_000):
+            if worker_done.is_set():
+                return
+            together.notify_waiters()
+            await pyasync_c.sleep(0.001)
+        pytest.fail("the broadcast does not come through")
+
+    def serve_in_a_loop():
+        try:
+            runner(LOOPS[there])(serve())
+        finally:
+            worker_done.set()
+
+    worker_done = threading.Event()
+    worker = Worker(serve_in_a_loop)
+    runner(LOOPS[here])(answer())
+    worker.result()
+
+
+@foreign_loop
+def test_one_loop_after_the_other(run):
+    """Nothing of one loop is left to the next on the same thread."""
+    delay = pyasync_c.sleep(LONG, "kept")
+    notify = pyasync_c.Notify()
+
+    async def begin():
+        delay.reset(LONG)
+        task = asyncio.ensure_future(awaits(delay))
+        other = asyncio.ensure_future(awaits(notify.notified()))
+        await settle()
+        return task, other
+
+    async def end():
+        assert repr(notify) == "<Notify waiters=0 permit=no>"
+        delay.reset(0.001)
+        return await delay
+
+    for _ in range(3):
+        run(begin())
+        assert run(end()) == "kept"
+
+
+# ── the loop goes away ───────────────────────────────────────────────────────────────────────
+
+
+def abandon(new_loop, awaitable):
+    """A loop that is closed while a task waits for `awaitable` in it."""
+    loop = new_loop()
+    loop.set_exception_handler(lambda loop, context: None)  # "Task was destroyed"
+    task = loop.create_task(awaits(awaitable))
+    loop.run_until_complete(settle())
+    assert not task.done()
+    loop.close()
+    return task
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("first", ["notify", "forget"])
+def test_closed_while_a_task_waits_for_a_notification(name, first):
+    if LOOPS[name] is None:
+        pytest.skip("uvloop is not installed")
+    notify = pyasync_c.Notify()
+    task = abandon(LOOPS[name], notify.notified())
+    if first == "notify":
+        notify.notify_one()
+    del task
+    collect()
+    if first == "forget":
+        notify.notify_one()
+    # Handed on by the waiter that is no more, or never taken by it.
+    assert repr(notify) == "<Notify waiters=0 permit=yes>"
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@endless("make")
+def test_closed_while_a_task_waits(name, make):
+    if LOOPS[name] is None:
+        pytest.skip("uvloop is not installed")
+
+    async def make_and_wait():
+        await make()
+
+    with ignore_never_awaited(), unraisable() as seen:
+        # A task that goes while the collector closes what it awaits: Python says this of the rest.
+        task = abandon(LOOPS[name], make_and_wait())
+        del task
+        collect()
+    assert [str(error) for error in seen if "already executing" not in str(error)] == []
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_woken_from_a_thread_after_the_loop_is_closed(name):
+    if LOOPS[name] is None:
+        pytest.skip("uvloop is not installed")
+    wakes = []
+    task = abandon(LOOPS[name], Later(wakes.append, None))
+    Worker(wakes[0]).result()
+    del task
+    collect()
+    Worker(wakes[0]).result()
+
+
+@foreign_loop
+def test_repeated_runs_leave_no_descriptor(run):
+    async def main():
+        await asyncio.gather(pyasync_c.sleep(0.001), Later(from_a_thread, None))
+        asyncio.ensure_future(awaits(pyasync_c.sleep(LONG)))
+        await settle()
+
+    run(main())
+    collect()
+    before = open_fds()
+    for _ in range(10):
+        run(main())
+    collect()
+    assert open_fds() == before
+
+
+# ── outside of a loop ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: pyasync_c.sleep(1),
+        lambda: pyasync_c.Notify().notified(),
+        lambda: pyasync_c.pending(),
+        lambda: Later(None, None),
+        lambda: pyasync_c.interval(1).tick(),
+    ],
+)
+def test_awaited_with_no_loop_at_all(make):
+    async def main():
+        await make()
+
+    coroutine = main()
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        coroutine.send(None)
