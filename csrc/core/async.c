@@ -64,6 +64,7 @@ pac_async_drop(struct pac_future *f)
 }
 
 /* A table, because a name made on demand would need a buffer that someone owns. */
+/* clang-format off */
 #define TEN_NAMES(tens)                                                          \
     "State" #tens "0", "State" #tens "1", "State" #tens "2", "State" #tens "3",  \
     "State" #tens "4", "State" #tens "5", "State" #tens "6", "State" #tens "7",  \
@@ -77,6 +78,7 @@ static const char state_names[][sizeof "State254"] = {
     TEN_NAMES(20), TEN_NAMES(21), TEN_NAMES(22), TEN_NAMES(23), TEN_NAMES(24),
     TEN_NAMES(25),
 };
+/* clang-format on */
 
 const char *
 pac_async_state_name(const struct pac_async *a)

@@ -1,8 +1,8 @@
 /* async.h - write an async function in C.
  *
- * `async fn` in Rust, and `async def` in Python, compile to a state machine: a struct that keeps the
- * locals which live across an await, and a number that says at which await it stands. These macros
- * write that machine as a switch, so that the function reads from top to bottom:
+ * `async fn` in Rust, and `async def` in Python, compile to a state machine: a struct that keeps
+ * the locals which live across an await, and a number that says at which await it stands. These
+ * macros write that machine as a switch, so that the function reads from top to bottom:
  *
  *     struct two_naps { struct pac_async async; struct pac_delay nap; int naps; };
  *
@@ -20,13 +20,13 @@
  *
  * Rules. Locals that live across an await stand in the struct, not on the stack. The awaits of a
  * function have different numbers, 1 to 254, in any order; an await in a loop is one state. The
- * expression for the awaited future is evaluated once for each await. An awaited future is dropped as
- * soon as it is ready; its memory, and with it its output, stays.
- * Between a PAC_ASYNC_BEGIN and its END no `switch` may enclose an await.
+ * expression for the awaited future is evaluated once for each await. An awaited future is
+ * dropped as soon as it is ready; its memory, and with it its output, stays. Between a
+ * PAC_ASYNC_BEGIN and its END no `switch` may enclose an await.
  *
- * Dropping in the middle drops the future that is being awaited, then calls `cleanup` (if there is
- * one) once, which releases what the locals hold: by `state` it can tell how far the function came.
- */
+ * Dropping in the middle drops the future that is being awaited, then calls `cleanup` (if there
+ * is one) once, which releases what the locals hold: by `state` it can tell how far the function
+ * came. */
 #ifndef PAC_ASYNC_H
 #define PAC_ASYNC_H
 
@@ -44,9 +44,9 @@ struct pac_async {
     void (*cleanup)(struct pac_async *self);
 };
 
-/* `poll` is the function written with the macros. `cleanup` may be NULL; it runs exactly once: when
- * the function is dropped, whether it ran to its end, was suspended, or never started. `vtable`'s
- * drop must be pac_async_drop. */
+/* `poll` is the function written with the macros. `cleanup` may be NULL; it runs exactly once:
+ * when the function is dropped, whether it ran to its end, was suspended, or never started.
+ * `vtable`'s drop must be pac_async_drop. */
 void pac_async_init(struct pac_async *a, const struct pac_future_vtable *vtable,
                     void (*cleanup)(struct pac_async *self));
 
@@ -66,39 +66,43 @@ const char *pac_async_state_name(const struct pac_async *a);
 #define PAC_FALLTHROUGH ((void)0)
 #endif
 
+/* clang-format off: the macros open and close blocks for one another */
+
 /* Polling a terminated function, returned or dropped, answers READY again and runs nothing. */
-#define PAC_ASYNC_BEGIN(self)       \
-    switch ((self)->async.state) {  \
+#define PAC_ASYNC_BEGIN(self)      \
+    switch ((self)->async.state) { \
         case PAC_STATE_START:
 
-#define PAC_AWAIT(number, self, future_ptr, cx)                                   \
-    do {                                                                          \
-        (self)->async.awaiting = (future_ptr);                                    \
-        (self)->async.state = (number);                                           \
-        PAC_FALLTHROUGH;                                                          \
-        case (number):                                                            \
-            if (pac_future_poll((self)->async.awaiting, (cx)) == PAC_PENDING) {   \
-                return PAC_PENDING;                                               \
-            }                                                                     \
-            pac_async_awaited(&(self)->async);                                    \
+#define PAC_AWAIT(number, self, future_ptr, cx)                                 \
+    do {                                                                        \
+        (self)->async.awaiting = (future_ptr);                                  \
+        (self)->async.state = (number);                                         \
+        PAC_FALLTHROUGH;                                                        \
+        case (number):                                                          \
+            if (pac_future_poll((self)->async.awaiting, (cx)) == PAC_PENDING) { \
+                return PAC_PENDING;                                             \
+            }                                                                   \
+            pac_async_awaited(&(self)->async);                                  \
     } while (0)
 
 /* Return from the middle. */
-#define PAC_ASYNC_RETURN(self)                        \
-    do {                                              \
-        pac_async_end(&(self)->async);                \
-        return PAC_READY;                             \
+#define PAC_ASYNC_RETURN(self)         \
+    do {                               \
+        pac_async_end(&(self)->async); \
+        return PAC_READY;              \
     } while (0)
 
 /* A `break` that leaves the function's own block ends here too, so it is a return. */
-#define PAC_ASYNC_END(self)                           \
-            break;                                    \
-        case PAC_STATE_TERMINATED:                    \
-        default:                                      \
-            break;                                    \
-    }                                                 \
-    pac_async_end(&(self)->async);                    \
-    return PAC_READY
+#define PAC_ASYNC_END(self)            \
+    break;                             \
+    case PAC_STATE_TERMINATED:         \
+    default:                           \
+        break;                         \
+        }                              \
+        pac_async_end(&(self)->async); \
+        return PAC_READY
+
+/* clang-format on */
 
 /* The macros' own. */
 void pac_async_awaited(struct pac_async *a);

@@ -1,16 +1,16 @@
 /* delay.c - the future, and the timer entry behind it.
  *
  * Who may touch an entry: `timer` the thread that owns the executor; `waker` both sides, by
- * AtomicWaker's rules; `wanted_ns` is written by the delay's side and read by the executor, `fired_ns`
- * the other way round.
+ * AtomicWaker's rules; `wanted_ns` is written by the delay's side and read by the executor,
+ * `fired_ns` the other way round.
  *
- * On the executor's own thread both sides are the same thread, and all is done at once. From another
- * thread the delay's side writes what it wants, sets REQUESTED, and if that was clear sends the entry to
- * the executor as a runnable; the executor clears REQUESTED and brings the wheel in line with what is
- * wanted. DROPPED is set together with REQUESTED in one read-modify-write, so that whoever of the two
- * comes second knows it: the executor frees an entry that it finds DROPPED, the dropper one that the
- * executor, having closed, can no longer be sent.
- */
+ * On the executor's own thread both sides are the same thread, and all is done at once. From
+ * another thread the delay's side writes what it wants, sets REQUESTED, and if that was clear
+ * sends the entry to the executor as a runnable; the executor clears REQUESTED and brings the
+ * wheel in line with what is wanted. DROPPED is set together with REQUESTED in one
+ * read-modify-write, so that whoever of the two comes second knows it: the executor frees an
+ * entry that it finds DROPPED, the dropper one that the executor, having closed, can no longer be
+ * sent. */
 #include "delay.h"
 
 #include "atomic_waker.h"
@@ -34,7 +34,8 @@ entry_is_local(const struct pac_timer_entry *e)
     return pac_current_scheduler == &e->executor->scheduler;
 }
 
-/* ---- the executor's side ------------------------------------------------------------------------- */
+/* ---- the executor's side
+ * ------------------------------------------------------------------------- */
 
 static void
 entry_free(struct pac_timer_entry *e)
@@ -48,7 +49,8 @@ static void
 entry_fire(struct pac_timer *timer)
 {
     struct pac_timer_entry *e = PAC_CONTAINER_OF(timer, struct pac_timer_entry, timer);
-    /* release: pairs with the acquire in pac_delay_is_elapsed; before the wake, as AtomicWaker asks. */
+    /* release: pairs with the acquire in pac_delay_is_elapsed; before the wake, as AtomicWaker
+     * asks. */
     pac_atomic_store(&e->fired_ns, e->executor->now_ns, PAC_RELEASE);
     pac_atomic_waker_wake(&e->waker);
 }
@@ -57,7 +59,8 @@ entry_fire(struct pac_timer *timer)
 static bool
 request_take(struct pac_timer_entry *e)
 {
-    /* acq_rel: pairs with the fetch_or in entry_request; one that comes after this sends it anew. */
+    /* acq_rel: pairs with the fetch_or in entry_request; one that comes after this sends it anew.
+     */
     uint32_t flags = pac_atomic_and(&e->flags, ~(uint32_t)REQUESTED, PAC_ACQ_REL);
     if (!(flags & DROPPED)) {
         return false;
@@ -81,8 +84,8 @@ static void
 request_discard(struct pac_runnable *r)
 {
     struct pac_timer_entry *e = PAC_CONTAINER_OF(r, struct pac_timer_entry, request);
-    /* Whoever waits for it has to learn that it will not fire any more. Taken first: once the request
-     * is off its way, another thread may free the entry. */
+    /* Whoever waits for it has to learn that it will not fire any more. Taken first: once the
+     * request is off its way, another thread may free the entry. */
     struct pac_waker waker = pac_atomic_waker_take(&e->waker);
     request_take(e);
     pac_waker_wake(&waker);
@@ -93,7 +96,8 @@ static const struct pac_runnable_vtable request_vtable = {
     .discard = request_discard,
 };
 
-/* ---- the delay's side ---------------------------------------------------------------------------- */
+/* ---- the delay's side
+ * ---------------------------------------------------------------------------- */
 
 /* From a thread that is not the executor's. False: it has closed, and has let go of the entry. */
 static bool
@@ -106,9 +110,9 @@ entry_request(struct pac_timer_entry *e, uint32_t flags)
     if (pac_scheduler_inject(&e->executor->scheduler, &e->request) == PAC_OK) {
         return true;
     }
-    /* It has closed: the timer is out of the wheel, and the entry in no queue. relaxed: nobody else looks
-     * at the flags any more. Were REQUESTED left standing, the drop to come would take it for a request
-     * that is still under way, and leave the entry to it. */
+    /* It has closed: the timer is out of the wheel, and the entry in no queue. relaxed: nobody
+     * else looks at the flags any more. Were REQUESTED left standing, the drop to come would take
+     * it for a request that is still under way, and leave the entry to it. */
     pac_atomic_and(&e->flags, ~(uint32_t)REQUESTED, PAC_RELAXED);
     return false;
 }
@@ -151,8 +155,7 @@ delay_arm(struct pac_delay *d, struct pac_context *cx)
     if (pac_executor_is_closed(ex)) {
         return PAC_CLOSED;
     }
-    struct pac_timer_entry *e =
-        pac_scheduler_block_new(&ex->scheduler, &ex->timer_pool, sizeof *e);
+    struct pac_timer_entry *e = pac_scheduler_block_new(&ex->scheduler, &ex->timer_pool, sizeof *e);
     if (e == NULL) {
         return PAC_NO_MEMORY;
     }
@@ -174,8 +177,7 @@ bool
 pac_delay_is_elapsed(const struct pac_delay *d)
 {
     /* acquire: pairs with the release in entry_fire. */
-    return d->entry != NULL &&
-           pac_atomic_load(&d->entry->fired_ns, PAC_ACQUIRE) >= d->deadline_ns;
+    return d->entry != NULL && pac_atomic_load(&d->entry->fired_ns, PAC_ACQUIRE) >= d->deadline_ns;
 }
 
 /* Spend a unit of the budget and be ready. */

@@ -7,10 +7,9 @@
  *        ▼                                              │
  *   park until the next deadline, a descriptor, a wake ─┘
  *
- * Time is read sparingly. A poll may take 20 ns and the clock takes as long, so the "about 1 ms" is
- * watched with pac_ticks, and that only every few runs; after a stretch that was long for its number of
- * runs, every run.
- */
+ * Time is read sparingly. A poll may take 20 ns and the clock takes as long, so the "about 1 ms"
+ * is watched with pac_ticks, and that only every few runs; after a stretch that was long for its
+ * number of runs, every run. */
 #include "executor.h"
 
 #include "budget.h"
@@ -22,7 +21,8 @@ enum {
     STRIDE = 4,              /* runs between two readings of the counter, while they are short */
 };
 
-/* ---- making and freeing -------------------------------------------------------------------------- */
+/* ---- making and freeing
+ * -------------------------------------------------------------------------- */
 
 static void
 executor_unpark(struct pac_scheduler *s)
@@ -133,8 +133,8 @@ pac_executor_close(struct pac_executor *ex)
     shut_down_tasks(ex);
     discard_all(&ex->scheduler.ready);
     shut_down_timers(ex);
-    /* From now on nothing comes in. All timers are out of the wheel: an entry whose request is refused
-     * is its delay's alone (delay.c). */
+    /* From now on nothing comes in. All timers are out of the wheel: an entry whose request is
+     * refused is its delay's alone (delay.c). */
     pac_inject_close(&ex->scheduler.inject, &rest);
     discard_all(&rest);
     discard_all(&ex->scheduler.ready);
@@ -154,7 +154,8 @@ pac_executor_free(struct pac_executor *ex)
     }
 }
 
-/* ---- spawning ------------------------------------------------------------------------------------ */
+/* ---- spawning
+ * ------------------------------------------------------------------------------------ */
 
 /* All of a task but its state. */
 static struct pac_task *
@@ -197,8 +198,7 @@ pac_executor_spawn(struct pac_executor *ex, struct pac_future *future, enum pac_
 }
 
 struct pac_task *
-pac_executor_spawn_idle(struct pac_executor *ex, struct pac_future *future,
-                        enum pac_status *status)
+pac_executor_spawn_idle(struct pac_executor *ex, struct pac_future *future, enum pac_status *status)
 {
     struct pac_task *t = take_on(ex, future, status);
     if (t != NULL) {
@@ -207,7 +207,8 @@ pac_executor_spawn_idle(struct pac_executor *ex, struct pac_future *future,
     return t;
 }
 
-/* ---- running ------------------------------------------------------------------------------------- */
+/* ---- running
+ * ------------------------------------------------------------------------------------- */
 
 struct pac_scheduler *
 pac_executor_enter(struct pac_executor *ex)
@@ -273,8 +274,8 @@ look_at_events(struct pac_executor *ex, uint64_t deadline_ns)
 {
     bool waited;
     end_stretch(ex);
-    enum pac_status status = pac_park(&ex->reactor, &ex->scheduler.inject, deadline_ns, &ex->hooks,
-                                      &waited);
+    enum pac_status status =
+        pac_park(&ex->reactor, &ex->scheduler.inject, deadline_ns, &ex->hooks, &waited);
     ex->metrics.parks += waited;
     take_injected(ex);
     begin_stretch(ex);
@@ -420,7 +421,8 @@ pac_executor_turn(struct pac_executor *ex)
     return run_by(ex, turn);
 }
 
-/* ---- block_on ------------------------------------------------------------------------------------ */
+/* ---- block_on
+ * ------------------------------------------------------------------------------------ */
 
 /* The root future, and what it does when it is ready: stop the executor. */
 struct root {

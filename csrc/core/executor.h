@@ -1,12 +1,13 @@
-/* executor.h - runs tasks: the ready queue, the timing wheel, and parking when there is nothing to do.
+/* executor.h - runs tasks: the ready queue, the timing wheel, and parking when there is nothing
+ * to do.
  *
- * One thread at a time runs an executor. Everything that can run goes through one FIFO; a *pass* runs
- * what was ready when it began, and what becomes ready in it comes after. Descriptors, timers and
- * wakes from other threads are looked at when the queue is empty, and else after at most
- * PAC_EVENT_INTERVAL runs or about a millisecond of work.
+ * One thread at a time runs an executor. Everything that can run goes through one FIFO; a *pass*
+ * runs what was ready when it began, and what becomes ready in it comes after. Descriptors,
+ * timers and wakes from other threads are looked at when the queue is empty, and else after at
+ * most PAC_EVENT_INTERVAL runs or about a millisecond of work.
  *
- * The only file that knows all of the runtime below it. Stands for Tokio's current_thread scheduler.
- */
+ * The only file that knows all of the runtime below it. Stands for Tokio's current_thread
+ * scheduler. */
 #ifndef PAC_EXECUTOR_H
 #define PAC_EXECUTOR_H
 
@@ -25,7 +26,7 @@ struct pac_metrics {
     uint64_t parks;
     uint64_t timers_fired;
     uint64_t queue_depth_max;
-    uint64_t slow_runs;          /* took over PAC_SLOW_NS */
+    uint64_t slow_runs; /* took over PAC_SLOW_NS */
 };
 
 #define PAC_SLOW_NS 100000000u
@@ -35,20 +36,20 @@ struct pac_executor {
     struct pac_reactor reactor;
     struct pac_park_hooks hooks;
     struct pac_wheel wheel;
-    struct pac_list owned;          /* live tasks */
+    struct pac_list owned; /* live tasks */
     struct pac_pool task_pool;
     struct pac_pool timer_pool;
     struct pac_metrics metrics;
-    uint64_t now_ns;                /* clock at the last look at the timers */
-    uint64_t stretch_ticks;         /* pac_ticks when that was */
-    unsigned runs_since_events;     /* as of the last reading of pac_ticks */
-    unsigned ticks_stride;          /* read pac_ticks after this many runs */
-    unsigned runs_to_ticks;         /* how many of them are still to come */
+    uint64_t now_ns;            /* clock at the last look at the timers */
+    uint64_t stretch_ticks;     /* pac_ticks when that was */
+    unsigned runs_since_events; /* as of the last reading of pac_ticks */
+    unsigned ticks_stride;      /* read pac_ticks after this many runs */
+    unsigned runs_to_ticks;     /* how many of them are still to come */
     bool running;
-    bool stopping;                  /* leave after the present pass */
-    bool interrupted;               /* leave at once */
-    bool parked;                    /* between two turns: other threads make the descriptor readable */
-    PAC_ATOMIC(bool) closed;        /* written once by the owner, when it begins to close */
+    bool stopping;           /* leave after the present pass */
+    bool interrupted;        /* leave at once */
+    bool parked;             /* between two turns: other threads make the descriptor readable */
+    PAC_ATOMIC(bool) closed; /* written once by the owner, when it begins to close */
 };
 
 /* NULL and *status: no memory, or the system refuses a descriptor. Hooks may be NULL. The executor
@@ -56,11 +57,11 @@ struct pac_executor {
 PAC_MUST_USE struct pac_executor *pac_executor_new(const struct pac_park_hooks *hooks,
                                                    enum pac_status *status);
 
-/* End all tasks (their futures are dropped where they stand, in order of spawning), discard what is
- * queued, fire the timers that are still armed (early, in no order: `fire` tells by
- * pac_executor_is_closed, and what it queues is discarded), close the descriptors. Spawning from within
- * is refused. Wakers stay usable and do nothing. Not while running; twice is a no-op. It must not be
- * entered afterwards. */
+/* End all tasks (their futures are dropped where they stand, in order of spawning), discard what
+ * is queued, fire the timers that are still armed (early, in no order: `fire` tells by
+ * pac_executor_is_closed, and what it queues is discarded), close the descriptors. Spawning from
+ * within is refused. Wakers stay usable and do nothing. Not while running; twice is a no-op. It
+ * must not be entered afterwards. */
 void pac_executor_close(struct pac_executor *ex);
 
 /* [any thread] Has closing begun? */
@@ -74,11 +75,12 @@ pac_executor_is_closed(struct pac_executor *ex)
 /* After close: give up the executor's own reference. The memory goes with the last waker. */
 void pac_executor_free(struct pac_executor *ex);
 
-/* ---- spawning ------------------------------------------------------------------------------------ */
+/* ---- spawning
+ * ------------------------------------------------------------------------------------ */
 
-/* Take `future` on as a task, queued at the back. The executor drops it when it is done with it. Returns
- * the task with one reference for the caller, to make a join handle of or to give up; NULL and *status
- * if refused (closed, no memory), and then the future was dropped. */
+/* Take `future` on as a task, queued at the back. The executor drops it when it is done with it.
+ * Returns the task with one reference for the caller, to make a join handle of or to give up;
+ * NULL and *status if refused (closed, no memory), and then the future was dropped. */
 PAC_MUST_USE struct pac_task *pac_executor_spawn(struct pac_executor *ex, struct pac_future *future,
                                                  enum pac_status *status);
 
@@ -87,7 +89,8 @@ PAC_MUST_USE struct pac_task *pac_executor_spawn_idle(struct pac_executor *ex,
                                                       struct pac_future *future,
                                                       enum pac_status *status);
 
-/* ---- running ------------------------------------------------------------------------------------- */
+/* ---- running
+ * ------------------------------------------------------------------------------------- */
 
 /* Make `ex` the current executor of this thread; returns the one before, for pac_executor_leave. */
 struct pac_scheduler *pac_executor_enter(struct pac_executor *ex);
@@ -105,9 +108,10 @@ pac_executor_current(void)
 PAC_MUST_USE enum pac_status pac_executor_run(struct pac_executor *ex);
 
 /* Run until `root` is READY; all else runs along. `root` is dropped by then. PAC_OK, or as
- * pac_executor_run, or the status of a refused spawn; PAC_INTERRUPTED also if it was stopped before
- * `root` was READY. Within a task of the same executor: PAC_BUSY. */
-PAC_MUST_USE enum pac_status pac_executor_block_on(struct pac_executor *ex, struct pac_future *root);
+ * pac_executor_run, or the status of a refused spawn; PAC_INTERRUPTED also if it was stopped
+ * before `root` was READY. Within a task of the same executor: PAC_BUSY. */
+PAC_MUST_USE enum pac_status pac_executor_block_on(struct pac_executor *ex,
+                                                   struct pac_future *root);
 
 /* From within: stop after the present pass; or after the present run, leaving the rest queued. */
 static inline void
@@ -122,16 +126,17 @@ pac_executor_interrupt(struct pac_executor *ex)
     ex->interrupted = true;
 }
 
-/* One look at descriptors, timers and other threads without waiting, then one pass. For an executor
- * that is driven by somebody else's loop, which watches pac_executor_fd and pac_executor_next_ns. It
- * must have been entered. PAC_INTERRUPTED: the pass was cut short by pac_executor_interrupt. PAC_BUSY:
- * it runs already, further up this stack; PAC_CLOSED, PAC_OS_ERROR: nothing was run. */
+/* One look at descriptors, timers and other threads without waiting, then one pass. For an
+ * executor that is driven by somebody else's loop, which watches pac_executor_fd and
+ * pac_executor_next_ns. It must have been entered. PAC_INTERRUPTED: the pass was cut short by
+ * pac_executor_interrupt. PAC_BUSY: it runs already, further up this stack; PAC_CLOSED,
+ * PAC_OS_ERROR: nothing was run. */
 PAC_MUST_USE enum pac_status pac_executor_turn(struct pac_executor *ex);
 
-/* When pac_executor_turn has to be called next at the latest: 0 at once, PAC_NEVER not for a timer.
- * Unless it is 0, the descriptor becomes readable when another thread (or this one, while the executor
- * is not entered) queues something after this call. So the other loop asks after each turn, and again
- * after anything was done with the executor entered, before it waits. */
+/* When pac_executor_turn has to be called next at the latest: 0 at once, PAC_NEVER not for a
+ * timer. Unless it is 0, the descriptor becomes readable when another thread (or this one, while
+ * the executor is not entered) queues something after this call. So the other loop asks after
+ * each turn, and again after anything was done with the executor entered, before it waits. */
 uint64_t pac_executor_next_ns(struct pac_executor *ex);
 
 /* The descriptor to watch for reading: the same until close. */
@@ -141,7 +146,8 @@ pac_executor_fd(struct pac_executor *ex)
     return ex->reactor.epoll_fd;
 }
 
-/* ---- for leaves ---------------------------------------------------------------------------------- */
+/* ---- for leaves
+ * ---------------------------------------------------------------------------------- */
 
 /* The clock that deadlines are on. [any thread] */
 static inline uint64_t

@@ -14,8 +14,8 @@ pac_inject_init(struct pac_inject *q)
 enum pac_inject_result
 pac_inject_push(struct pac_inject *q, struct pac_runnable *r)
 {
-    /* acquire, for CLOSED alone: pairs with the release in pac_inject_close. A producer reads no node
-     * of another one. */
+    /* acquire, for CLOSED alone: pairs with the release in pac_inject_close. A producer reads no
+     * node of another one. */
     struct pac_runnable *now = pac_atomic_load(&q->newest, PAC_ACQUIRE);
     do {
         if (now == CLOSED) {
@@ -23,7 +23,8 @@ pac_inject_push(struct pac_inject *q, struct pac_runnable *r)
         }
         r->next = now == PARKED ? NULL : now;
         /* release: the node, and what the waker wrote before, reach the owner; pairs with the
-         * acquire in chain_to. A later push is an RMW on this one, so it carries this release on. */
+         * acquire in chain_to. A later push is an RMW on this one, so it carries this release on.
+         */
     } while (!pac_atomic_cas_weak(&q->newest, &now, r, PAC_RELEASE, PAC_ACQUIRE));
     return now == PARKED ? PAC_INJECT_UNPARK : PAC_INJECT_DONE;
 }

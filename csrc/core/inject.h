@@ -1,13 +1,13 @@
 /* inject.h - the way from any thread into one executor: a many-producer queue that also knows
  * whether the executor sleeps.
  *
- * All is in one word: empty, PARKED (empty, and the owner sleeps), CLOSED, or the newest of a chain
- * of nodes. A producer that finds PARKED takes it away by pushing, and so exactly one producer a sleep
- * learns that it has to unpark the owner; there is no second flag that could disagree. The owner takes
- * the whole chain at once and turns it round, so the order is that of the pushes.
+ * All is in one word: empty, PARKED (empty, and the owner sleeps), CLOSED, or the newest of a
+ * chain of nodes. A producer that finds PARKED takes it away by pushing, and so exactly one
+ * producer a sleep learns that it has to unpark the owner; there is no second flag that could
+ * disagree. The owner takes the whole chain at once and turns it round, so the order is that of
+ * the pushes.
  *
- * Stands for Tokio's Inject, and for the unpark token of its parker.
- */
+ * Stands for Tokio's Inject, and for the unpark token of its parker. */
 #ifndef PAC_INJECT_H
 #define PAC_INJECT_H
 

@@ -25,8 +25,7 @@ join_poll(struct pac_future *f, struct pac_context *cx)
         return PAC_READY;
     }
     for (size_t i = 0; i < j->count; i++) {
-        if (j->members[i] != NULL
-                && pac_future_poll(j->members[i], cx) == PAC_READY) {
+        if (j->members[i] != NULL && pac_future_poll(j->members[i], cx) == PAC_READY) {
             drop_member(&j->members[i]);
             j->left--;
         }

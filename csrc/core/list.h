@@ -1,9 +1,8 @@
 /* list.h - the one intrusive list: doubly linked, circular, the node inside the thing listed.
  *
- * Adding and removing are O(1) and allocate nothing. A node is in at most one list. A node of zeros
- * is in none, and removing it is a legal no-op; so is removing twice. Not thread-safe: whoever owns
- * the list, or holds its lock, touches its nodes.
- */
+ * Adding and removing are O(1) and allocate nothing. A node is in at most one list. A node of
+ * zeros is in none, and removing it is a legal no-op; so is removing twice. Not thread-safe:
+ * whoever owns the list, or holds its lock, touches its nodes. */
 #ifndef PAC_LIST_H
 #define PAC_LIST_H
 

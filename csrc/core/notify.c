@@ -128,8 +128,7 @@ pac_notify_waiters(struct pac_notify *n)
                      PAC_RELEASE);
     pac_list_splice_back(&chosen, &n->waiters);
     for (;;) {
-        while (!pac_wake_batch_is_full(&batch) &&
-               (node = pac_list_first(&chosen)) != NULL) {
+        while (!pac_wake_batch_is_full(&batch) && (node = pac_list_first(&chosen)) != NULL) {
             struct pac_waker waker = let_go(node, MARK_ALL);
             pac_wake_batch_add(&batch, &waker);
         }
@@ -286,8 +285,7 @@ keep_waiting(struct pac_notified *f, const struct pac_waker *waker)
 static inline bool
 advance(struct pac_notified *f, const struct pac_waker *waker)
 {
-    return f->state == PAC_NOTIFIED_INIT ? start_waiting(f, waker)
-                                         : keep_waiting(f, waker);
+    return f->state == PAC_NOTIFIED_INIT ? start_waiting(f, waker) : keep_waiting(f, waker);
 }
 
 bool

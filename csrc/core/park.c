@@ -11,8 +11,7 @@ wait_parked(struct pac_reactor *reactor, struct pac_inject *inject, uint64_t dea
     if (pac_inject_unpark(inject)) {
         pac_reactor_expect_unpark(reactor);
     }
-    if (hooks->after_wait != NULL &&
-        !hooks->after_wait(hooks->data, status == PAC_INTERRUPTED)) {
+    if (hooks->after_wait != NULL && !hooks->after_wait(hooks->data, status == PAC_INTERRUPTED)) {
         return PAC_INTERRUPTED;
     }
     return status == PAC_INTERRUPTED ? PAC_OK : status;

@@ -1,10 +1,9 @@
-/* platform.h - the few things that the core needs from compiler and system: atomics, a small lock,
- * the monotonic clock, assertions, and allocation behind a hook.
+/* platform.h - the few things that the core needs from compiler and system: atomics, a small
+ * lock, the monotonic clock, assertions, and allocation behind a hook.
  *
- * Every atomic access of the core goes through the macros below and names its memory order, so that
- * one file decides what an atomic is. A model checker gets its turn by replacing this file's first
- * half; nothing else in csrc/core mentions <stdatomic.h> or <pthread.h>.
- */
+ * Every atomic access of the core goes through the macros below and names its memory order, so
+ * that one file decides what an atomic is. A model checker gets its turn by replacing this file's
+ * first half; nothing else in csrc/core mentions <stdatomic.h> or <pthread.h>. */
 #ifndef PAC_PLATFORM_H
 #define PAC_PLATFORM_H
 
@@ -59,7 +58,7 @@
 #endif
 
 #define PAC_CONTAINER_OF(ptr, type, member) \
-    ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+    ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
 /* ---- status ---------------------------------------------------------------------------------- */
 
@@ -68,18 +67,19 @@
 enum pac_status {
     PAC_OK = 0,
     PAC_NO_MEMORY = -1,
-    PAC_CLOSED = -2,       /* the executor (or channel) has been closed */
-    PAC_NO_EXECUTOR = -3,  /* no executor is entered on this thread */
-    PAC_INTERRUPTED = -4,  /* a signal, or a hook, asked to stop waiting */
-    PAC_OS_ERROR = -5,     /* a system call failed: see errno */
-    PAC_BUSY = -6,         /* the executor is already running */
+    PAC_CLOSED = -2,      /* the executor (or channel) has been closed */
+    PAC_NO_EXECUTOR = -3, /* no executor is entered on this thread */
+    PAC_INTERRUPTED = -4, /* a signal, or a hook, asked to stop waiting */
+    PAC_OS_ERROR = -5,    /* a system call failed: see errno */
+    PAC_BUSY = -6,        /* the executor is already running */
 };
 
-/* ---- a lock for a few instructions ------------------------------------------------------------ */
+/* ---- a lock for a few instructions ------------------------------------------------------------
+ */
 
 /* Guards lists of a handful of pointer writes; nothing that it guards calls out, allocates or
- * blocks. Spins, then yields the processor. Unlocking is a plain release store, which is what makes
- * it worth having beside a futex lock. Zero is unlocked. */
+ * blocks. Spins, then yields the processor. Unlocking is a plain release store, which is what
+ * makes it worth having beside a futex lock. Zero is unlocked. */
 struct pac_lock {
     PAC_ATOMIC(unsigned char) held;
 };
@@ -110,8 +110,8 @@ pac_lock_release(struct pac_lock *lock)
 uint64_t pac_clock_ns(void);
 
 /* A counter that is cheap to read and grows by at least 1e6 in a millisecond (the time stamp
- * counter where there is one, else nanoseconds): for "has about a millisecond gone by", never for a
- * deadline. */
+ * counter where there is one, else nanoseconds): for "has about a millisecond gone by", never for
+ * a deadline. */
 uint64_t pac_ticks(void);
 
 /* a + b, or PAC_NEVER where that would overflow. */
@@ -121,16 +121,19 @@ pac_ns_add(uint64_t a, uint64_t b)
     return a > PAC_NEVER - b ? PAC_NEVER : a + b;
 }
 
-/* ---- allocation -------------------------------------------------------------------------------- */
+/* ---- allocation
+ * -------------------------------------------------------------------------------- */
 
-/* All memory of the core. In a PAC_DEBUG build pac_alloc_fail_after makes the n-th next call fail. */
+/* All memory of the core. In a PAC_DEBUG build pac_alloc_fail_after makes the n-th next call
+ * fail. */
 void *pac_alloc(size_t size);
 void pac_free(void *p);
 
-/* ---- debugging --------------------------------------------------------------------------------- */
+/* ---- debugging
+ * --------------------------------------------------------------------------------- */
 
-/* PAC_ASSERT guards against our own mistakes, in test and sanitizer builds only. What a user can get
- * wrong never reaches one. */
+/* PAC_ASSERT guards against our own mistakes, in test and sanitizer builds only. What a user can
+ * get wrong never reaches one. */
 #ifdef PAC_DEBUG
 void pac_assert_failed(const char *expression, const char *file, int line);
 #define PAC_ASSERT(x) ((x) ? (void)0 : pac_assert_failed(#x, __FILE__, __LINE__))
@@ -146,8 +149,7 @@ struct pac_debug_counts {
     PAC_ATOMIC(int64_t) waiters;
 };
 extern struct pac_debug_counts pac_debug_counts;
-#define PAC_COUNT(field, n) \
-    ((void)pac_atomic_add(&pac_debug_counts.field, (n), PAC_RELAXED))
+#define PAC_COUNT(field, n) ((void)pac_atomic_add(&pac_debug_counts.field, (n), PAC_RELAXED))
 #else
 #define PAC_ASSERT(x) ((void)0)
 #define PAC_COUNT(field, n) ((void)0)

@@ -1,21 +1,21 @@
 /* reactor.c - the Linux one.
  *
- * The unpark descriptor. Each token that a producer takes from the inject queue is followed by exactly
- * one write to event_fd, by that producer. The owner counts the tokens that it misses when it wakes,
- * and the writes that it reads; the difference are writes under way, and fini waits for them: a
- * producer may be between its push and its write when the executor closes, and must not find that the
- * number is a stranger's descriptor by then.
+ * The unpark descriptor. Each token that a producer takes from the inject queue is followed by
+ * exactly one write to event_fd, by that producer. The owner counts the tokens that it misses
+ * when it wakes, and the writes that it reads; the difference are writes under way, and fini
+ * waits for them: a producer may be between its push and its write when the executor closes, and
+ * must not find that the number is a stranger's descriptor by then.
  *
- * What epoll keeps of a source is no address, since it may report a descriptor for which nobody is
- * there any more: one that was closed while a duplicate of it lives on cannot be taken out of epoll.
- * It keeps the descriptor and the number of the registration; whether `sources` still has a source
- * for both decides. So an event that is stale, by a removal or by a number that was used again, is
- * known as such.
+ * What epoll keeps of a source is no address, since it may report a descriptor for which nobody
+ * is there any more: one that was closed while a duplicate of it lives on cannot be taken out of
+ * epoll. It keeps the descriptor and the number of the registration; whether `sources` still has
+ * a source for both decides. So an event that is stale, by a removal or by a number that was used
+ * again, is known as such.
  *
- * A deadline in nanoseconds: a timerfd among the sources, set anew only when the deadline is another one.
- * epoll_pwait2 would save that call, but comes later by the slack of a thread's timers, 50 us unless somebody
- * changed it. It is the second choice where there is no timerfd, whole milliseconds the last.
- */
+ * A deadline in nanoseconds: a timerfd among the sources, set anew only when the deadline is
+ * another one. epoll_pwait2 would save that call, but comes later by the slack of a thread's
+ * timers, 50 us unless somebody changed it. It is the second choice where there is no timerfd,
+ * whole milliseconds the last. */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
 #endif
@@ -320,6 +320,5 @@ pac_reactor_unpark(struct pac_reactor *r)
 {
     uint64_t one = 1;
     /* An eventfd refuses a write only at 2^64 - 1, or when interrupted before it began. */
-    while (write(r->event_fd, &one, sizeof one) < 0 && errno == EINTR) {
-    }
+    while (write(r->event_fd, &one, sizeof one) < 0 && errno == EINTR) {}
 }

@@ -1,10 +1,9 @@
-/* reactor.h - all that is epoll's, eventfd's and timerfd's: readiness of descriptors, waiting with a
- * deadline in nanoseconds, and the unpark from another thread.
+/* reactor.h - all that is epoll's, eventfd's and timerfd's: readiness of descriptors, waiting
+ * with a deadline in nanoseconds, and the unpark from another thread.
  *
- * Level-triggered: a source is reported at every wait for as long as it stays ready. One thread owns a
- * reactor; only pac_reactor_unpark may be called from others. Another system's poller has this header
- * and a .c of its own.
- */
+ * Level-triggered: a source is reported at every wait for as long as it stays ready. One thread
+ * owns a reactor; only pac_reactor_unpark may be called from others. Another system's poller has
+ * this header and a .c of its own. */
 #ifndef PAC_REACTOR_H
 #define PAC_REACTOR_H
 
@@ -31,33 +30,33 @@ enum { PAC_REACTOR_BATCH = 256 };
 struct pac_reactor {
     int epoll_fd;
     int event_fd;
-    int timer_fd;            /* -1: there is none, and deadlines are kept otherwise */
-    uint64_t timer_ns;       /* what it is set to; 0: it is not, or has expired and was read */
-    int pending_unparks;     /* taken tokens whose write has not been read yet */
+    int timer_fd;        /* -1: there is none, and deadlines are kept otherwise */
+    uint64_t timer_ns;   /* what it is set to; 0: it is not, or has expired and was read */
+    int pending_unparks; /* taken tokens whose write has not been read yet */
     int batch_next, batch_count;
-    struct epoll_event *batch; /* PAC_REACTOR_BATCH of them */
+    struct epoll_event *batch;   /* PAC_REACTOR_BATCH of them */
     struct pac_source **sources; /* by descriptor; NULL: not watched */
     int source_slots;
-    uint32_t registrations;    /* how many there have been */
+    uint32_t registrations; /* how many there have been */
 };
 
 /* PAC_OS_ERROR, PAC_NO_MEMORY. */
 PAC_MUST_USE enum pac_status pac_reactor_init(struct pac_reactor *r);
 
-/* Waits first until every unpark that was promised (pac_reactor_expect_unpark) has been written, so
- * that no other thread holds the descriptor any more. */
+/* Waits first until every unpark that was promised (pac_reactor_expect_unpark) has been written,
+ * so that no other thread holds the descriptor any more. */
 void pac_reactor_fini(struct pac_reactor *r);
 
-/* PAC_OS_ERROR and errno: EEXIST, EPERM (a regular file), EBADF, ENOSPC, ...; PAC_NO_MEMORY. A source
- * whose descriptor was closed without being removed gives its place to the next one with that number:
- * it is not called any more, and modifying it says ENOENT. */
+/* PAC_OS_ERROR and errno: EEXIST, EPERM (a regular file), EBADF, ENOSPC, ...; PAC_NO_MEMORY. A
+ * source whose descriptor was closed without being removed gives its place to the next one with
+ * that number: it is not called any more, and modifying it says ENOENT. */
 PAC_MUST_USE enum pac_status pac_reactor_add(struct pac_reactor *r, struct pac_source *source);
 PAC_MUST_USE enum pac_status pac_reactor_modify(struct pac_reactor *r, struct pac_source *source,
                                                 unsigned interest);
 
-/* It is not called again, not for what is in the batch that is being dispatched either. No error: a
- * descriptor that was closed already, or whose number is another source's by now; a source that was
- * removed; a reactor that is no more (fini). */
+/* It is not called again, not for what is in the batch that is being dispatched either. No error:
+ * a descriptor that was closed already, or whose number is another source's by now; a source that
+ * was removed; a reactor that is no more (fini). */
 void pac_reactor_remove(struct pac_reactor *r, struct pac_source *source);
 
 /* Wait until something is ready, an unpark, or `deadline_ns` of pac_clock_ns (0: do not wait;

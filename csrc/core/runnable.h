@@ -1,9 +1,9 @@
 /* runnable.h - what stands in a ready queue, and the queue.
  *
- * A task, an expired callback, a request from another thread: whatever an executor can run is a node
- * with two functions, and all of them go through one FIFO. The node belongs to whoever queued it, who
- * keeps it in place until it was run or discarded; it is in at most one queue at a time.
- */
+ * A task, an expired callback, a request from another thread: whatever an executor can run is a
+ * node with two functions, and all of them go through one FIFO. The node belongs to whoever
+ * queued it, who keeps it in place until it was run or discarded; it is in at most one queue at a
+ * time. */
 #ifndef PAC_RUNNABLE_H
 #define PAC_RUNNABLE_H
 
@@ -11,8 +11,8 @@
 
 struct pac_runnable;
 
-/* Either is called once for each time that the node was queued, with the node out of the queue, on the
- * executor's thread. */
+/* Either is called once for each time that the node was queued, with the node out of the queue,
+ * on the executor's thread. */
 struct pac_runnable_vtable {
     void (*run)(struct pac_runnable *r);
     void (*discard)(struct pac_runnable *r); /* the executor closes: let go without running */

@@ -1,14 +1,13 @@
-/* scheduler.h - where a wake-up goes: the part of an executor that other threads may reach, and that
- * must outlive it.
+/* scheduler.h - where a wake-up goes: the part of an executor that other threads may reach, and
+ * that must outlive it.
  *
- * On the executor's own thread a runnable goes straight to the ready queue; from any other it goes
- * through the inject queue, and the executor is unparked if it sleeps.
+ * On the executor's own thread a runnable goes straight to the ready queue; from any other it
+ * goes through the inject queue, and the executor is unparked if it sleeps.
  *
  * Lifetime. A waker may be used long after its executor has closed, and it reaches the scheduler
- * through its task. So the memory is counted: one reference is the executor's, one is held by each
- * block of memory that was allocated for a task or a timer entry. Blocks are kept in pools while the
- * executor lives, so that spawning again counts nothing.
- */
+ * through its task. So the memory is counted: one reference is the executor's, one is held by
+ * each block of memory that was allocated for a task or a timer entry. Blocks are kept in pools
+ * while the executor lives, so that spawning again counts nothing. */
 #ifndef PAC_SCHEDULER_H
 #define PAC_SCHEDULER_H
 
@@ -23,12 +22,12 @@ struct pac_pool {
 enum { PAC_POOL_MAX = 65536 }; /* blocks kept; more go back to the allocator */
 
 struct pac_scheduler {
-    struct pac_run_queue ready;      /* owner */
-    struct pac_inject inject;        /* any thread */
-    size_t tasks_alive;              /* owner */
+    struct pac_run_queue ready;              /* owner */
+    struct pac_inject inject;                /* any thread */
+    size_t tasks_alive;                      /* owner */
     void (*unpark)(struct pac_scheduler *s); /* any thread, if a push said so; writes once */
-    uint64_t wakes;                  /* owner: tasks queued by a wake-up on its own thread */
-    PAC_ATOMIC(size_t) references;   /* any thread */
+    uint64_t wakes;                /* owner: tasks queued by a wake-up on its own thread */
+    PAC_ATOMIC(size_t) references; /* any thread */
     void (*free)(struct pac_scheduler *s);
 };
 
@@ -38,7 +37,8 @@ extern PAC_THREAD_LOCAL struct pac_scheduler *pac_current_scheduler;
 void pac_scheduler_init(struct pac_scheduler *s, void (*unpark)(struct pac_scheduler *),
                         void (*free)(struct pac_scheduler *));
 
-/* [any thread] PAC_CLOSED: the executor has closed and `r` was not queued; it is the caller's still. */
+/* [any thread] PAC_CLOSED: the executor has closed and `r` was not queued; it is the caller's
+ * still. */
 PAC_MUST_USE enum pac_status pac_scheduler_inject(struct pac_scheduler *s, struct pac_runnable *r);
 
 /* [any thread] Queue `r` at the back. */

@@ -2,7 +2,8 @@
 
 #include "budget.h"
 
-/* ---- references, waking -------------------------------------------------------------------------- */
+/* ---- references, waking
+ * -------------------------------------------------------------------------- */
 
 static void
 task_free(struct pac_task *t)
@@ -82,7 +83,8 @@ const struct pac_waker_vtable pac_task_waker_vtable = {
     .drop = task_waker_drop,
 };
 
-/* ---- running: the executor's thread -------------------------------------------------------------- */
+/* ---- running: the executor's thread
+ * -------------------------------------------------------------- */
 
 /* RUNNING is held and the future has had its last poll. */
 static void
@@ -94,7 +96,8 @@ task_complete(struct pac_task *t, bool cancelled)
     pac_future_drop(future);
     bool has_joiner = pac_task_transition_to_complete(&t->state);
     if (has_joiner) {
-        /* Wake a copy: the joiner may be comparing the slot at this moment, so it is not written. */
+        /* Wake a copy: the joiner may be comparing the slot at this moment, so it is not written.
+         */
         struct pac_waker joiner = t->join_waker;
         pac_waker_wake(&joiner);
     }
@@ -166,7 +169,8 @@ const struct pac_runnable_vtable pac_task_runnable_vtable = {
     .discard = task_runnable_discard,
 };
 
-/* ---- joining -------------------------------------------------------------------------------------- */
+/* ---- joining
+ * -------------------------------------------------------------------------------------- */
 
 static enum pac_poll
 join_handle_future_poll(struct pac_future *f, struct pac_context *cx)

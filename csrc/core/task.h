@@ -1,15 +1,14 @@
 /* task.h - a future that an executor has taken on, and the waker that schedules it.
  *
  * The task owns its future from spawn until the future said READY or was cancelled; then it drops
- * the future (by its vtable) on the executor's thread, once, and `future` is NULL. Only after that
- * does the task count as complete, to joiners and everyone.
+ * the future (by its vtable) on the executor's thread, once, and `future` is NULL. Only after
+ * that does the task count as complete, to joiners and everyone.
  *
- * The waker of a task is the task itself: clone counts a reference, wake submits. All of it works from
- * any thread, after completion, and after the executor has closed, as the header outlives both: it
- * is freed with the last reference.
+ * The waker of a task is the task itself: clone counts a reference, wake submits. All of it works
+ * from any thread, after completion, and after the executor has closed, as the header outlives
+ * both: it is freed with the last reference.
  *
- * Stands for Tokio's runtime/task (header, waker, JoinHandle).
- */
+ * Stands for Tokio's runtime/task (header, waker, JoinHandle). */
 #ifndef PAC_TASK_H
 #define PAC_TASK_H
 
@@ -41,8 +40,8 @@ pac_task_waker(struct pac_task *t)
 /* [any thread] Schedule `t` to be polled again; nothing if it is scheduled already or has ended. */
 void pac_task_wake(struct pac_task *t);
 
-/* [any thread] Ask that `t` end: its future is dropped by the executor, unless the poll in progress
- * finishes it first. Nothing if it has ended. */
+/* [any thread] Ask that `t` end: its future is dropped by the executor, unless the poll in
+ * progress finishes it first. Nothing if it has ended. */
 void pac_task_cancel(struct pac_task *t);
 
 /* [any thread] */
@@ -70,10 +69,11 @@ void pac_task_shutdown(struct pac_task *t);
 
 extern const struct pac_runnable_vtable pac_task_runnable_vtable;
 
-/* ---- waiting for a task to end ---------------------------------------------------------------- */
+/* ---- waiting for a task to end ----------------------------------------------------------------
+ */
 
-/* A future that is READY once its task has ended: the one joiner of that task. Dropping it detaches
- * the task, which goes on. */
+/* A future that is READY once its task has ended: the one joiner of that task. Dropping it
+ * detaches the task, which goes on. */
 struct pac_join_handle {
     struct pac_future future;
     struct pac_task *task; /* one reference; NULL once dropped */

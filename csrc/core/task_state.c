@@ -4,7 +4,7 @@ enum { LIFECYCLE = PAC_TASK_RUNNING | PAC_TASK_COMPLETE };
 
 /* The frame of each transition: read, decide, try to write, until nobody came between. acq_rel on
  * success is the law of the header; a failed attempt only reads again, so acquire. */
-#define TRANSITION(s, now, next)                                            \
+#define TRANSITION(s, now, next) \
     for (uint64_t now = pac_atomic_load(&(s)->word, PAC_ACQUIRE), next = 0;;)
 
 static inline bool

@@ -7,20 +7,21 @@
  *                                            └ cancelled: its future is dropped ─┘
  *
  * Bits: RUNNING (one thread polls it: the lock on the future), COMPLETE (the future is gone),
- * NOTIFIED (it is queued, or will be when the poll in progress ends), JOIN_WAKER (the join waker is
- * set and belongs to whoever completes the task), CANCELLED (asked to end without being polled again).
- * Above them a count of references: one for the executor's list of live tasks, one for a queue that
- * holds the task, one for each handle and each waker. The last reference frees the memory.
+ * NOTIFIED (it is queued, or will be when the poll in progress ends), JOIN_WAKER (the join waker
+ * is set and belongs to whoever completes the task), CANCELLED (asked to end without being polled
+ * again). Above them a count of references: one for the executor's list of live tasks, one for a
+ * queue that holds the task, one for each handle and each waker. The last reference frees the
+ * memory.
  *
- * Law: every transition is one read-modify-write, and says by its result what the caller must now do.
- * All are acq_rel: the release half publishes what the caller wrote before it (a waker's thread: the
- * condition that it made true; a poller: the future that it advanced), the acquire half lets
- * the next poller see it. That is also why waking a task that is NOTIFIED already still writes.
+ * Law: every transition is one read-modify-write, and says by its result what the caller must now
+ * do. All are acq_rel: the release half publishes what the caller wrote before it (a waker's
+ * thread: the condition that it made true; a poller: the future that it advanced), the acquire
+ * half lets the next poller see it. That is also why waking a task that is NOTIFIED already still
+ * writes.
  *
  * Any thread may call wake, cancel and the reference functions; only the executor's thread runs,
- * idles, completes and shuts down. Stands for Tokio's runtime/task/state.rs, less the join-interest
- * bit: an output of ours stands in the future, not in the task.
- */
+ * idles, completes and shuts down. Stands for Tokio's runtime/task/state.rs, less the
+ * join-interest bit: an output of ours stands in the future, not in the task. */
 #ifndef PAC_TASK_STATE_H
 #define PAC_TASK_STATE_H
 
@@ -68,13 +69,13 @@ pac_task_state_load(struct pac_task_state *s)
     return pac_atomic_load(&s->word, PAC_ACQUIRE);
 }
 
-/* The executor took the task from its queue. POLL or CANCEL: the queue's reference is kept for the
- * poll; NOTHING or FREE: the task had ended, and the reference is given up. NOTIFIED is cleared here,
- * before the poll, so that a wake during it counts. */
+/* The executor took the task from its queue. POLL or CANCEL: the queue's reference is kept for
+ * the poll; NOTHING or FREE: the task had ended, and the reference is given up. NOTIFIED is
+ * cleared here, before the poll, so that a wake during it counts. */
 PAC_MUST_USE enum pac_task_duty pac_task_transition_to_running(struct pac_task_state *s);
 
-/* The poll said PENDING. SUBMIT: woken meanwhile, the reference goes to the queue. CANCEL: RUNNING is
- * still held. NOTHING or FREE: the reference is given up. */
+/* The poll said PENDING. SUBMIT: woken meanwhile, the reference goes to the queue. CANCEL:
+ * RUNNING is still held. NOTHING or FREE: the reference is given up. */
 PAC_MUST_USE enum pac_task_duty pac_task_transition_to_idle(struct pac_task_state *s);
 
 /* RUNNING becomes COMPLETE. True: a join waker is set, and is the caller's now. References stay. */
@@ -94,8 +95,8 @@ PAC_MUST_USE enum pac_task_duty pac_task_transition_to_cancelled(struct pac_task
 PAC_MUST_USE bool pac_task_transition_to_shutdown(struct pac_task_state *s);
 
 /* The joiner's side. set: after writing the waker; false, and nothing set, if the task had ended.
- * unset: before replacing or dropping it; false if the task had ended, and then the waker is not the
- * joiner's any more. */
+ * unset: before replacing or dropping it; false if the task had ended, and then the waker is not
+ * the joiner's any more. */
 PAC_MUST_USE bool pac_task_set_join_waker(struct pac_task_state *s);
 PAC_MUST_USE bool pac_task_unset_join_waker(struct pac_task_state *s);
 

@@ -1,15 +1,15 @@
 /* waker.h - the right to have one task polled again.
  *
- * A waker is two words, passed by value: a vtable and the data that it works on. Each *owned* waker
- * stands for one reference; clone makes another, wake and drop give one up, wake_by_ref keeps it.
+ * A waker is two words, passed by value: a vtable and the data that it works on. Each *owned*
+ * waker stands for one reference; clone makes another, wake and drop give one up, wake_by_ref
+ * keeps it.
  *
  * All four may be called from any thread, at any time, also after what they wake has ended; none
- * allocates, none fails, none blocks for longer than a few instructions. Dropping or waking may run
- * anything (the data's destructor, another thread's queue), so never do either while holding a lock
- * that they could want.
+ * allocates, none fails, none blocks for longer than a few instructions. Dropping or waking may
+ * run anything (the data's destructor, another thread's queue), so never do either while holding
+ * a lock that they could want.
  *
- * Stands for Rust's RawWaker, RawWakerVTable and Waker.
- */
+ * Stands for Rust's RawWaker, RawWakerVTable and Waker. */
 #ifndef PAC_WAKER_H
 #define PAC_WAKER_H
 
@@ -61,8 +61,8 @@ pac_waker_wake_by_ref(const struct pac_waker *w)
     w->vtable->wake_by_ref(w->data);
 }
 
-/* These two take the waker out of *w, which is an empty slot afterwards; an empty slot is left as it
- * is. */
+/* These two take the waker out of *w, which is an empty slot afterwards; an empty slot is left as
+ * it is. */
 static inline void
 pac_waker_wake(struct pac_waker *w)
 {

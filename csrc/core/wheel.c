@@ -1,7 +1,7 @@
 /* wheel.c - filing timers by digit, and handing them out in order.
  *
- * Write the tick of a timer and the tick the wheel has come to (`elapsed`) in base 64. The highest
- * digit in which they differ is the level, the timer's digit there is the slot:
+ * Write the tick of a timer and the tick the wheel has come to (`elapsed`) in base 64. The
+ * highest digit in which they differ is the level, the timer's digit there is the slot:
  *
  *     elapsed    0 . 3 . 17 . 60
  *     timer      0 . 3 . 21 . 05      differs first at level 1, where it has 21: slots[1][21]
@@ -23,9 +23,8 @@
  * `filed_ns` says where a timer is, `deadline_ns` where it ought to be. The second may be later
  * after a reset; that is found out when the slot is emptied.
  *
- * The last tick that 64 bits of nanoseconds begin never ends: a timer whose deadline lies within it
- * is filed like any other, and never due. Its tick needs bit 50, and nine digits have 54.
- */
+ * The last tick that 64 bits of nanoseconds begin never ends: a timer whose deadline lies within
+ * it is filed like any other, and never due. Its tick needs bit 50, and nine digits have 54. */
 #include "wheel.h"
 
 enum {
@@ -365,10 +364,11 @@ pac_wheel_next_ns(const struct pac_wheel *w)
     unsigned level;
     uint64_t start = next_slot(w, &level);
     if (level > 0) {
-        const struct pac_list *slot = &w->slots[level][start >> (DIGIT_BITS * level) & (PAC_WHEEL_SLOTS - 1)];
+        const struct pac_list *slot =
+            &w->slots[level][start >> (DIGIT_BITS * level) & (PAC_WHEEL_SLOTS - 1)];
         if (slot->head.next == slot->head.prev) {
-            /* One timer: its own time, and no wake-up for each level on the way down to it. The time it
-             * was filed for, as one that was reset to later may come after others now. */
+            /* One timer: its own time, and no wake-up for each level on the way down to it. The
+             * time it was filed for, as one that was reset to later may come after others now. */
             const struct pac_timer *t = PAC_LIST_ENTRY(slot->head.next, struct pac_timer, node);
             start = tick_of_deadline(t->filed_ns);
         }

@@ -1,9 +1,9 @@
 /* pyasync_c.h - the C API of pyasync_c for other extensions: wakers that any thread may wake.
  *
- * A Python future (a subclass of pyasync_c.Future, in Python or C) is given a Context with each poll. Its
- * waker, turned into a C waker with `waker_from_object`, may be kept by C code and woken later from any
- * thread, without the GIL, also a thread that Python has never heard of, and also after the runtime has
- * closed: then nothing happens.
+ * A Python future (a subclass of pyasync_c.Future, in Python or C) is given a Context with each
+ * poll. Its waker, turned into a C waker with `waker_from_object`, may be kept by C code and
+ * woken later from any thread, without the GIL, also a thread that Python has never heard of, and
+ * also after the runtime has closed: then nothing happens.
  *
  *     static const struct pyasync_c_api *api;
  *
@@ -18,9 +18,8 @@
  *     // later, on any thread:
  *     pyasync_c_waker_wake(&waker);
  *
- * The header needs nothing but Python.h, compiles as C and as C++, and links with nothing. Find it with
- * pyasync_c.get_include().
- */
+ * The header needs nothing but Python.h, compiles as C and as C++, and links with nothing. Find
+ * it with pyasync_c.get_include(). */
 #ifndef PYASYNC_C_H
 #define PYASYNC_C_H
 
@@ -37,7 +36,8 @@ extern "C" {
 
 struct pyasync_c_waker;
 
-/* What a kind of waker does. All four may be called on any thread, allocate nothing, and cannot fail. */
+/* What a kind of waker does. All four may be called on any thread, allocate nothing, and cannot
+ * fail. */
 struct pyasync_c_waker_vtable {
     struct pyasync_c_waker (*clone)(void *data); /* one more owned waker for the same task */
     void (*wake)(void *data);                    /* wake, giving up the reference */
@@ -55,14 +55,15 @@ struct pyasync_c_waker {
 struct pyasync_c_api {
     uint32_t version; /* PYASYNC_C_API_VERSION of the module that is loaded */
     uint32_t size;    /* sizeof(struct pyasync_c_api) there */
-    /* An owned clone of the waker behind a pyasync_c.Waker. 0, or -1 with TypeError. With the GIL. */
+    /* An owned clone of the waker behind a pyasync_c.Waker. 0, or -1 with TypeError. With the
+     * GIL. */
     int (*waker_from_object)(PyObject *object, struct pyasync_c_waker *waker);
     /* A new pyasync_c.Waker that owns a clone of *waker. NULL and MemoryError. With the GIL. */
     PyObject *(*waker_to_object)(const struct pyasync_c_waker *waker);
 };
 
-/* The functions, valid for as long as pyasync_c is loaded; NULL with ImportError if it is not installed, or is
- * older than this header. With the GIL. */
+/* The functions, valid for as long as pyasync_c is loaded; NULL with ImportError if it is not
+ * installed, or is older than this header. With the GIL. */
 static inline const struct pyasync_c_api *
 pyasync_c_import(void)
 {
@@ -89,7 +90,8 @@ pyasync_c_waker_clone(const struct pyasync_c_waker *waker)
     return waker->vtable->clone(waker->data);
 }
 
-/* Wake and give up; *waker is an empty slot afterwards, and an empty slot stays one. [any thread] */
+/* Wake and give up; *waker is an empty slot afterwards, and an empty slot stays one. [any thread]
+ */
 static inline void
 pyasync_c_waker_wake(struct pyasync_c_waker *waker)
 {

@@ -53,8 +53,7 @@ delay_poll(struct pac_future *future, struct pac_context *cx)
     show("delay: poll %d in %s", ++self->polls, pac_async_state_name(&self->async));
     PAC_ASYNC_BEGIN(self);
     pac_notify_init(&self->notify);
-    claim(pthread_create(&self->thread, NULL, delay_thread, self) == 0,
-          "a thread starts");
+    claim(pthread_create(&self->thread, NULL, delay_thread, self) == 0, "a thread starts");
     if (self->late_await) {
         join_thread(self); /* blocks the executor: done here only to fix the order */
     }

@@ -135,8 +135,7 @@ says_when_poll(struct pac_future *future, struct pac_context *cx)
     PAC_ASYNC_END(self);
 }
 
-static const struct pac_future_vtable says_when_vtable = {says_when_poll,
-                                                          pac_async_drop};
+static const struct pac_future_vtable says_when_vtable = {says_when_poll, pac_async_drop};
 
 /* ---- a waker of nobody, which tells whether it is woken and whether it is kept --- */
 
@@ -166,8 +165,8 @@ stranger_wake(void *data)
     stranger_drop(data);
 }
 
-static const struct pac_waker_vtable stranger_vtable = {
-    stranger_clone, stranger_wake, stranger_wake_by_ref, stranger_drop};
+static const struct pac_waker_vtable stranger_vtable = {stranger_clone, stranger_wake,
+                                                        stranger_wake_by_ref, stranger_drop};
 
 static struct pac_waker
 stranger_clone(void *data)

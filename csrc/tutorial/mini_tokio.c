@@ -130,8 +130,7 @@ run(struct channel *c, int tasks)
             atomic_exchange(&task->scheduled, false);
             task->polls++;
             bool ended = task->future->poll(task->future, task) == READY;
-            printf("poll %d of %s: %s\n", task->polls, task->name,
-                   ended ? "READY" : "PENDING");
+            printf("poll %d of %s: %s\n", task->polls, task->name, ended ? "READY" : "PENDING");
             if (ended) {
                 task->future = NULL;
                 atomic_store(&task->scheduled, true);
@@ -225,8 +224,7 @@ yields_poll(struct future *future, struct task *waker)
 int
 main(void)
 {
-    struct channel c = {.lock = PTHREAD_MUTEX_INITIALIZER,
-                        .not_empty = PTHREAD_COND_INITIALIZER};
+    struct channel c = {.lock = PTHREAD_MUTEX_INITIALIZER, .not_empty = PTHREAD_COND_INITIALIZER};
     struct naps one = {{naps_poll}, 1, {50, .lock = PTHREAD_MUTEX_INITIALIZER}};
     struct naps three = {{naps_poll}, 3, {10, .lock = PTHREAD_MUTEX_INITIALIZER}};
     struct yields yields = {{yields_poll}, 3};

@@ -131,8 +131,7 @@ static bool
 has_disturbed(struct scene *s)
 {
     /* acquire: pairs with the release in waiter_poll. */
-    return polls_of(s, HONEST) > 2
-           && pac_atomic_load(&s->waiters[TRUSTING].ended, PAC_ACQUIRE);
+    return polls_of(s, HONEST) > 2 && pac_atomic_load(&s->waiters[TRUSTING].ended, PAC_ACQUIRE);
 }
 
 static void *
@@ -196,8 +195,7 @@ scene_play(struct scene *s, struct pac_executor *ex)
     struct root root = {.scene = s};
     for (int i = 0; i < TASKS; i++) {
         enum pac_status status;
-        struct pac_task *task
-            = pac_executor_spawn(ex, &s->waiters[i].async.future, &status);
+        struct pac_task *task = pac_executor_spawn(ex, &s->waiters[i].async.future, &status);
         if (task == NULL) {
             claim(false, "a task can be spawned");
         }

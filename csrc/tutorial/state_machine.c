@@ -117,8 +117,7 @@ by_macros_poll(struct pac_future *future, struct pac_context *cx)
     PAC_ASYNC_END(self);
 }
 
-static const struct pac_future_vtable by_macros_vtable = {by_macros_poll,
-                                                          pac_async_drop};
+static const struct pac_future_vtable by_macros_vtable = {by_macros_poll, pac_async_drop};
 
 /* ---- side by side ---------------------------------------------------------------- */
 

@@ -54,8 +54,7 @@ static inline void
 block_for_ns(uint64_t ns)
 {
     struct timespec time = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
-    while (nanosleep(&time, &time) != 0) {
-    }
+    while (nanosleep(&time, &time) != 0) {}
 }
 
 /* ---- an executor, and running one future on it ----------------------------------- */

@@ -93,8 +93,8 @@ static void
 check(struct first *f)
 {
     int polls = pac_atomic_load(&f->polls, PAC_RELAXED);
-    show("wakes: first %d (that the second has finished), second %d (the delay)",
-         polls - 1, f->second.polls - 1);
+    show("wakes: first %d (that the second has finished), second %d (the delay)", polls - 1,
+         f->second.polls - 1);
     claim(f->second.ready_ns >= f->delay.deadline_ns, "the delay was not early");
     claim(f->second.polls == 2, "the delay woke the second task, once");
     claim(f->second.polls_of_first_at_end == 1, "the delay did not wake the first one");
@@ -107,8 +107,7 @@ static void
 spawn_here(struct first *self)
 {
     enum pac_status status;
-    struct pac_task *task
-        = pac_executor_spawn(self->executor, &self->second.async.future, &status);
+    struct pac_task *task = pac_executor_spawn(self->executor, &self->second.async.future, &status);
     claim(task != NULL, "the second task is spawned");
     pac_task_unref(task);
 }

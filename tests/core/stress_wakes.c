@@ -2,11 +2,10 @@
  *
  *     stress_wakes [wakes [threads [tasks]]]
  *
- * Before each wake its thread counts it in a counter of the task. A task is done when a poll of it has
- * seen the counter at the full number, so it takes a poll after the last wake of each task to end:
- * if one is lost, the program does not end by itself, and an alarm that the last thread has set says so.
- * Exits with 0 if every task has ended and all that was counted was seen.
- */
+ * Before each wake its thread counts it in a counter of the task. A task is done when a poll of
+ * it has seen the counter at the full number, so it takes a poll after the last wake of each task
+ * to end: if one is lost, the program does not end by itself, and an alarm that the last thread
+ * has set says so. Exits with 0 if every task has ended and all that was counted was seen. */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
 #endif
@@ -40,7 +39,7 @@ struct waking_thread {
 static struct woken_task *tasks;
 static struct waking_thread *threads;
 static unsigned task_count, thread_count;
-static unsigned tasks_left;                   /* the executor's thread */
+static unsigned tasks_left; /* the executor's thread */
 static PAC_ATOMIC(unsigned) threads_left;
 static struct pac_executor *ex;
 

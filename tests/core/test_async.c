@@ -11,10 +11,10 @@ enum { AWAITS = 3 };
 struct three {
     struct pac_async async;
     struct leaf leaves[AWAITS];
-    int passed;             /* how many awaits have been passed: the output */
-    int starts;             /* how often the first line ran */
+    int passed; /* how many awaits have been passed: the output */
+    int starts; /* how often the first line ran */
     int cleanups;
-    uint8_t cleanup_state;  /* what cleanup saw */
+    uint8_t cleanup_state; /* what cleanup saw */
 };
 
 static enum pac_poll

@@ -1,5 +1,5 @@
-/* Delays: by hand on one executor, in tasks, and moved between threads and executors. Built once more
- * with PAC_NO_TIMERFD, where epoll_pwait2 keeps the deadlines. */
+/* Delays: by hand on one executor, in tasks, and moved between threads and executors. Built once
+ * more with PAC_NO_TIMERFD, where epoll_pwait2 keeps the deadlines. */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
 #endif
@@ -52,7 +52,8 @@ turn_until(uint64_t ns)
     CHECK_INT(pac_executor_turn(ex), PAC_OK);
 }
 
-/* ---- on one thread, by hand ------------------------------------------------------------------------ */
+/* ---- on one thread, by hand
+ * ------------------------------------------------------------------------ */
 
 static struct counting_waker counts;
 static struct pac_waker counting;
@@ -277,8 +278,7 @@ being_ready_spends_the_budget(void)
 static struct pac_delay dropped_by_waker;
 static int dropping_wakes;
 
-static struct pac_waker
-dropping_clone(void *data);
+static struct pac_waker dropping_clone(void *data);
 
 static void
 dropping_wake(void *data)
@@ -334,7 +334,8 @@ a_delay_dropped_by_the_waker_of_another_does_not_fire(void)
     tear_down();
 }
 
-/* ---- in tasks ------------------------------------------------------------------------------------ */
+/* ---- in tasks
+ * ------------------------------------------------------------------------------------ */
 
 enum { SLEEPERS = 1000 };
 
@@ -470,7 +471,8 @@ closing_drops_what_is_armed(void)
     pac_executor_free(ex);
 }
 
-/* ---- other threads ------------------------------------------------------------------------------- */
+/* ---- other threads
+ * ------------------------------------------------------------------------------- */
 
 /* A waker to sleep on. */
 static void
@@ -778,7 +780,8 @@ moving_between_executors(void)
     }
 }
 
-/* Reset, poll and drop on this thread while the executor's thread fires, runs requests and closes. */
+/* Reset, poll and drop on this thread while the executor's thread fires, runs requests and
+ * closes. */
 static void
 foreign_use_races_firing_and_closing(void)
 {

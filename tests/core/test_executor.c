@@ -16,7 +16,8 @@
 
 enum { MS = 1000000 };
 
-/* ---- a future that does as it is told ---------------------------------------------------------- */
+/* ---- a future that does as it is told
+ * ---------------------------------------------------------- */
 
 struct probe {
     struct pac_future future;
@@ -121,7 +122,8 @@ block_on(struct probe *p)
     return pac_executor_block_on(ex, &p->future);
 }
 
-/* ---- order ------------------------------------------------------------------------------------- */
+/* ---- order
+ * ------------------------------------------------------------------------------------- */
 
 enum { YIELDERS = 1000, ROUNDS = 1000 };
 
@@ -259,10 +261,11 @@ a_root_that_was_stopped_is_no_success(void)
     tear_down();
 }
 
-/* ---- fairness ------------------------------------------------------------------------------------ */
+/* ---- fairness
+ * ------------------------------------------------------------------------------------ */
 
-/* A task that is always ready, and counts its polls from the moment at which an event was there to the
- * one at which it has been served. */
+/* A task that is always ready, and counts its polls from the moment at which an event was there
+ * to the one at which it has been served. */
 struct greedy {
     struct probe probe;
     bool (*event_is_there)(struct greedy *g);
@@ -279,8 +282,7 @@ static void
 stall(uint64_t ns)
 {
     uint64_t until = pac_clock_ns() + ns;
-    while (ns > 0 && pac_clock_ns() < until) {
-    }
+    while (ns > 0 && pac_clock_ns() < until) {}
 }
 
 static enum pac_poll
@@ -352,8 +354,8 @@ check_descriptor(uint64_t stall_ns, int rounds, int uncounted, int at_most)
     g.stall_ns = stall_ns;
     g.uncounted = uncounted;
     CHECK_INT(pipe2(the_pipe.fds, O_NONBLOCK), 0);
-    the_pipe.source = (struct pac_source){.fd = the_pipe.fds[0], .interest = PAC_READABLE,
-                                          .ready = pipe_ready};
+    the_pipe.source =
+        (struct pac_source){.fd = the_pipe.fds[0], .interest = PAC_READABLE, .ready = pipe_ready};
     the_pipe.greedy = &g;
     CHECK_INT(pac_reactor_add(&ex->reactor, &the_pipe.source), PAC_OK);
     CHECK_INT(block_on(&g.probe), PAC_OK);
@@ -371,7 +373,8 @@ a_descriptor_is_served_beside_a_greedy_task(void)
     check_descriptor(0, 100, 0, PAC_EVENT_INTERVAL);
 }
 
-/* About a millisecond of work: a few runs that are longer than that, once that is known every one. */
+/* About a millisecond of work: a few runs that are longer than that, once that is known every
+ * one. */
 static void
 a_descriptor_is_served_beside_slow_runs(void)
 {
@@ -386,8 +389,7 @@ static bool
 delay_is_due(struct greedy *g)
 {
     (void)g;
-    return the_delay.entry != NULL &&
-           pac_clock_ns() >= the_delay.deadline_ns + PAC_WHEEL_TICK_NS;
+    return the_delay.entry != NULL && pac_clock_ns() >= the_delay.deadline_ns + PAC_WHEEL_TICK_NS;
 }
 
 struct timer_waiter {
@@ -502,7 +504,8 @@ a_wake_from_another_thread_is_served_beside_a_greedy_task(void)
     tear_down();
 }
 
-/* ---- parking ------------------------------------------------------------------------------------- */
+/* ---- parking
+ * ------------------------------------------------------------------------------------- */
 
 #if defined(__SANITIZE_THREAD__)
 enum { SLEEPS = 20000 };
@@ -526,8 +529,7 @@ wake_after_each_poll(void *unused)
         }
         /* Somewhere on the executor's way from the end of the poll into epoll_wait. */
         jitter = jitter * 1103515245u + 12345u;
-        for (volatile unsigned n = jitter >> 22; n > 0; n--) {
-        }
+        for (volatile unsigned n = jitter >> 22; n > 0; n--) {}
         pac_waker_wake_by_ref(&sleeper);
     }
     pac_waker_drop(&sleeper);
@@ -662,7 +664,9 @@ a_descriptor_may_interrupt(void)
     set_up();
     CHECK_INT(pipe2(fds, O_NONBLOCK), 0);
     CHECK_INT(write(fds[1], "x", 1), 1);
-    struct pac_source source = {.fd = fds[0], .interest = PAC_READABLE, .ready = interrupt_when_ready};
+    struct pac_source source = {.fd = fds[0],
+                                .interest = PAC_READABLE,
+                                .ready = interrupt_when_ready};
     CHECK_INT(pac_reactor_add(&ex->reactor, &source), PAC_OK);
     probe_init(&root, NULL);
     alarm(20);
@@ -674,7 +678,8 @@ a_descriptor_may_interrupt(void)
     tear_down();
 }
 
-/* ---- driven by another loop ---------------------------------------------------------------------- */
+/* ---- driven by another loop
+ * ---------------------------------------------------------------------- */
 
 static bool
 fd_is_readable(int timeout_ms)
@@ -755,7 +760,8 @@ a_turn_is_not_begun_within_a_turn(void)
     tear_down();
 }
 
-/* ---- nesting ------------------------------------------------------------------------------------- */
+/* ---- nesting
+ * ------------------------------------------------------------------------------------- */
 
 static enum pac_poll
 step_nest(struct probe *p, struct pac_context *cx)
@@ -793,7 +799,8 @@ nested_block_on_is_refused(void)
     tear_down();
 }
 
-/* ---- closing ------------------------------------------------------------------------------------- */
+/* ---- closing
+ * ------------------------------------------------------------------------------------- */
 
 enum { CLOSED_TASKS = 20 };
 
@@ -928,7 +935,8 @@ closing_while_entered(void)
     pac_executor_free(ex);
 }
 
-/* ---- wakers on other threads while it closes ------------------------------------------------------ */
+/* ---- wakers on other threads while it closes
+ * ------------------------------------------------------ */
 
 enum { HELD = 64, HOLDERS = 3 };
 
@@ -1003,7 +1011,8 @@ wakers_are_used_and_dropped_around_closing(void)
     }
 }
 
-/* ---- counters, memory ------------------------------------------------------------------------------ */
+/* ---- counters, memory
+ * ------------------------------------------------------------------------------ */
 
 static void
 counters_count(void)
@@ -1076,7 +1085,9 @@ live_a_life(void)
     }
     int fds[2];
     CHECK_INT(pipe2(fds, O_NONBLOCK), 0);
-    struct pac_source source = {.fd = fds[0], .interest = PAC_READABLE, .ready = interrupt_when_ready};
+    struct pac_source source = {.fd = fds[0],
+                                .interest = PAC_READABLE,
+                                .ready = interrupt_when_ready};
     status = pac_reactor_add(&ex->reactor, &source);
     CHECK(status == PAC_OK || status == PAC_NO_MEMORY);
     complete &= status == PAC_OK;

@@ -907,8 +907,8 @@ race_thread(void *arg)
 /* In each round: `prepare` alone, then `here` and `there` on two threads at once, then
  * `verify`, which says whether all is well. */
 static void
-race(void (*prepare)(struct race *r), void (*here)(struct race *r),
-     void (*there)(struct race *r), bool (*verify)(struct race *r))
+race(void (*prepare)(struct race *r), void (*here)(struct race *r), void (*there)(struct race *r),
+     bool (*verify)(struct race *r))
 {
     static struct race r;
     pthread_t thread;
@@ -984,8 +984,7 @@ race_permit_is_there(struct race *r)
 static void
 test_broadcast_racing_with_a_permit(void)
 {
-    race(race_prepare_nothing, race_notify_one, race_notify_waiters,
-         race_permit_is_there);
+    race(race_prepare_nothing, race_notify_one, race_notify_waiters, race_permit_is_there);
 }
 
 /* The one that stays is notified, whether the other left before or had to pass it
@@ -1060,10 +1059,8 @@ race_polled_was_not_missed(struct race *r)
 static void
 test_poll_racing_with_a_notification(void)
 {
-    race(race_prepare_unpolled, race_poll_first, race_notify_one,
-         race_polled_was_not_missed);
-    race(race_prepare_unpolled, race_poll_first, race_notify_waiters,
-         race_polled_was_not_missed);
+    race(race_prepare_unpolled, race_poll_first, race_notify_one, race_polled_was_not_missed);
+    race(race_prepare_unpolled, race_poll_first, race_notify_waiters, race_polled_was_not_missed);
 }
 
 /* A poll with another waker and a notification at once: whichever waker is woken, the
@@ -1116,8 +1113,7 @@ make_ready_by_broadcast_mark(struct waiter *w, struct pac_notify *n)
 }
 
 static void
-budget_holds_back(void (*make_ready)(struct waiter *w, struct pac_notify *n),
-                  bool is_single)
+budget_holds_back(void (*make_ready)(struct waiter *w, struct pac_notify *n), bool is_single)
 {
     struct pac_notify n;
     struct waiter w;
@@ -1216,7 +1212,7 @@ struct model {
     int order; /* of waiting: grows */
     enum model_state state[MODEL_FUTURES];
     int waits_since[MODEL_FUTURES];
-    int waker[MODEL_FUTURES]; /* whose clone is stored, while WAITING; -1: none */
+    int waker[MODEL_FUTURES];             /* whose clone is stored, while WAITING; -1: none */
     bool missed_broadcast[MODEL_FUTURES]; /* while INITIAL: there was one */
     int wakes[MODEL_WAKERS];
 };
@@ -1245,9 +1241,9 @@ model_notify_single(struct model *m, enum model_state chosen)
 {
     int best = -1;
     for (int i = 0; i < MODEL_FUTURES; i++) {
-        bool better = best < 0 || (chosen == CHOSEN_FIRST
-                                       ? m->waits_since[i] < m->waits_since[best]
-                                       : m->waits_since[i] > m->waits_since[best]);
+        bool better =
+            best < 0 || (chosen == CHOSEN_FIRST ? m->waits_since[i] < m->waits_since[best]
+                                                : m->waits_since[i] > m->waits_since[best]);
         if (m->state[i] == WAITING && better) {
             best = i;
         }

@@ -82,7 +82,8 @@ close_pair(int *fds)
     close(fds[1]);
 }
 
-/* ---- readiness ----------------------------------------------------------------------------------- */
+/* ---- readiness
+ * ----------------------------------------------------------------------------------- */
 
 static void
 readiness_is_reported_for_as_long_as_it_lasts(void)
@@ -152,14 +153,16 @@ what_cannot_be_watched_is_an_error(void)
     pac_reactor_fini(&reactor);
 }
 
-/* ---- removing within the batch ------------------------------------------------------------------- */
+/* ---- removing within the batch
+ * ------------------------------------------------------------------- */
 
 static void
 remove_both(struct watched *w)
 {
     pac_reactor_remove(&reactor, &w->other->source);
     pac_reactor_remove(&reactor, &w->source);
-    memset(&w->other->source, 0xff, sizeof w->other->source); /* its memory is somebody else's now */
+    memset(&w->other->source, 0xff,
+           sizeof w->other->source); /* its memory is somebody else's now */
 }
 
 static void
@@ -182,7 +185,8 @@ a_source_removed_within_the_batch_is_not_called(void)
     pac_reactor_fini(&reactor);
 }
 
-/* Whoever comes first replaces the other by a new descriptor of the same number, in the same memory. */
+/* Whoever comes first replaces the other by a new descriptor of the same number, in the same
+ * memory. */
 static void
 replace_other(struct watched *w)
 {
@@ -251,7 +255,8 @@ a_source_may_be_added_and_removed_while_dispatching_in_numbers(void)
     pac_reactor_fini(&reactor);
 }
 
-/* ---- descriptors closed behind our back ----------------------------------------------------------- */
+/* ---- descriptors closed behind our back
+ * ----------------------------------------------------------- */
 
 static void
 removing_late_does_not_hit_the_next_owner_of_the_number(void)
@@ -279,8 +284,8 @@ removing_late_does_not_hit_the_next_owner_of_the_number(void)
     pac_reactor_fini(&reactor);
 }
 
-/* epoll goes on to report a closed descriptor of which a duplicate lives on, and cannot be asked to
- * stop. The source is gone by then. */
+/* epoll goes on to report a closed descriptor of which a duplicate lives on, and cannot be asked
+ * to stop. The source is gone by then. */
 static void
 a_duplicate_that_lives_on_reaches_no_freed_source(void)
 {
@@ -300,7 +305,8 @@ a_duplicate_that_lives_on_reaches_no_freed_source(void)
     pac_reactor_fini(&reactor);
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------- */
+/* ---- waiting
+ * ------------------------------------------------------------------------------------- */
 
 static void
 a_deadline_ends_the_wait_and_never_early(void)
@@ -397,7 +403,8 @@ fini_waits_for_unparks_that_are_under_way(void)
     pthread_join(thread, NULL);
 }
 
-/* ---- park ---------------------------------------------------------------------------------------- */
+/* ---- park
+ * ---------------------------------------------------------------------------------------- */
 
 static struct pac_inject inject;
 static int before_calls, after_calls;

@@ -7,18 +7,19 @@
 #include <sched.h>
 #include <string.h>
 
-/* ---- a future that does as it is told ---------------------------------------------------------- */
+/* ---- a future that does as it is told
+ * ---------------------------------------------------------- */
 
 struct probe {
     struct pac_future future;
     enum pac_poll (*step)(struct probe *p, struct pac_context *cx); /* NULL: pending for ever */
     int polls;
     int drops;
-    int left;                /* for steps that count */
+    int left; /* for steps that count */
     bool in_poll;
     pthread_t dropped_by;
-    struct pac_task *task;   /* for steps that need it; one reference */
-    struct pac_waker waker;  /* kept by probe_keep_waker */
+    struct pac_task *task;  /* for steps that need it; one reference */
+    struct pac_waker waker; /* kept by probe_keep_waker */
 };
 
 static enum pac_poll
@@ -69,7 +70,8 @@ step_keep_waker(struct probe *p, struct pac_context *cx)
     return PAC_PENDING;
 }
 
-/* ---- an executor that is turned by hand -------------------------------------------------------- */
+/* ---- an executor that is turned by hand
+ * -------------------------------------------------------- */
 
 static struct pac_executor *ex;
 static struct pac_scheduler *entered_before;
@@ -106,7 +108,8 @@ turn(void)
     CHECK_INT(pac_executor_turn(ex), PAC_OK);
 }
 
-/* ---- waking -------------------------------------------------------------------------------------- */
+/* ---- waking
+ * -------------------------------------------------------------------------------------- */
 
 static int order[8], order_length;
 
@@ -305,7 +308,8 @@ eight_threads_wake_one_task(void)
     tear_down();
 }
 
-/* ---- cancelling ---------------------------------------------------------------------------------- */
+/* ---- cancelling
+ * ---------------------------------------------------------------------------------- */
 
 static void
 an_idle_task_is_cancelled_without_another_poll(void)
@@ -466,7 +470,8 @@ cancelling_from_another_thread_wakes_the_executor(void)
     tear_down();
 }
 
-/* ---- joining ------------------------------------------------------------------------------------- */
+/* ---- joining
+ * ------------------------------------------------------------------------------------- */
 
 static void
 a_joiner_is_woken_when_the_future_has_been_dropped(void)
@@ -557,7 +562,8 @@ step_drop_handle(struct probe *p, struct pac_context *cx)
     return PAC_READY;
 }
 
-/* Before the first poll, while it is polled, before it ends, after it ended; polled before or not. */
+/* Before the first poll, while it is polled, before it ends, after it ended; polled before or
+ * not. */
 static void
 a_handle_may_be_dropped_at_any_time(void)
 {
@@ -654,7 +660,8 @@ enum { JOIN_RACES = 2000 };
 
 static PAC_ATOMIC(struct pac_task *) to_join;
 
-/* Poll a handle from a foreign thread by changing wakers until it is ready, or drop it in between. */
+/* Poll a handle from a foreign thread by changing wakers until it is ready, or drop it in
+ * between. */
 static void *
 join_from_outside(void *unused)
 {
@@ -710,7 +717,8 @@ joining_from_another_thread_races_completion(void)
     tear_down();
 }
 
-/* ---- budget -------------------------------------------------------------------------------------- */
+/* ---- budget
+ * -------------------------------------------------------------------------------------- */
 
 static struct pac_task *ended;
 

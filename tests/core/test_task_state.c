@@ -1,5 +1,5 @@
-/* The state word: each transition from each state against a table written from its description, then
- * threads. */
+/* The state word: each transition from each state against a table written from its description,
+ * then threads. */
 #include "task_state.h"
 #include "testing.h"
 
@@ -16,8 +16,8 @@ enum {
 
 enum transition { RUN, IDLE, BY_VAL, BY_REF, CANCEL, REF_DEC, SHUTDOWN, SET_JOIN, UNSET_JOIN };
 
-/* From flags and references, by a transition, to flags and references, with a result: a duty, or for
- * the last three a bool. */
+/* From flags and references, by a transition, to flags and references, with a result: a duty, or
+ * for the last three a bool. */
 struct row {
     enum transition transition;
     unsigned flags, refs;
@@ -180,7 +180,8 @@ wake_often(void *unused)
     return NULL;
 }
 
-/* Polls until every waker is done and nothing is queued; the number of wakes that the last poll saw. */
+/* Polls until every waker is done and nothing is queued; the number of wakes that the last poll
+ * saw. */
 static uint64_t
 poll_until_quiet(void)
 {
@@ -254,7 +255,8 @@ waking_a_notified_task_still_publishes(void)
     pthread_join(thread, NULL);
 }
 
-/* ---- cancel against completion ----------------------------------------------------------------- */
+/* ---- cancel against completion
+ * ----------------------------------------------------------------- */
 
 enum { RACES = 5000 };
 
@@ -275,7 +277,8 @@ cancel_each_round(void *unused)
     return NULL;
 }
 
-/* One round: run once, and be ready or pending. Whatever comes between, it completes exactly once. */
+/* One round: run once, and be ready or pending. Whatever comes between, it completes exactly
+ * once. */
 static void
 race_once(int i)
 {

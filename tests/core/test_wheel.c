@@ -72,14 +72,14 @@ take_out(int i)
     CHECK(!pac_timer_is_armed(&timers[i]));
 }
 
-#define CHECK_FIRED(now_ns, letters)                                                          \
-    do {                                                                                      \
-        const char *got = fired_at(now_ns);                                                   \
-        if (strcmp(got, (letters)) != 0) {                                                    \
+#define CHECK_FIRED(now_ns, letters)                                                           \
+    do {                                                                                       \
+        const char *got = fired_at(now_ns);                                                    \
+        if (strcmp(got, (letters)) != 0) {                                                     \
             fprintf(stderr, "%s:%d: fired \"%s\", expected \"%s\"\n", __FILE__, __LINE__, got, \
-                    (letters));                                                               \
-            testing_failures++;                                                               \
-        }                                                                                     \
+                    (letters));                                                                \
+            testing_failures++;                                                                \
+        }                                                                                      \
     } while (0)
 
 /* ---- edges by name ------------------------------------------------------------------- */
@@ -458,12 +458,12 @@ fire_and_meddle(struct pac_timer *t)
     int i = (int)(t - timers);
     fired[i]++;
     if (i == 0) {
-        take_out(1);                          /* stands behind it in the expired list */
-        reset(2, 20 * TICK);                  /* so does this one: comes back later */
-        take_out(3);                          /* in the wheel still */
-        insert(4, 1);                         /* late: not in this advance */
+        take_out(1);         /* stands behind it in the expired list */
+        reset(2, 20 * TICK); /* so does this one: comes back later */
+        take_out(3);         /* in the wheel still */
+        insert(4, 1);        /* late: not in this advance */
         insert(5, 30 * TICK);
-        insert(0, 40 * TICK);                 /* arming itself again */
+        insert(0, 40 * TICK); /* arming itself again */
         reset(6, PAC_NEVER);
     }
 }
@@ -583,7 +583,7 @@ struct history {
     uint64_t step_max;     /* how far an advance goes */
     bool removing;
     bool resetting;
-    bool backwards;        /* the clock may */
+    bool backwards; /* the clock may */
 };
 
 /* The model of timer i: what a user of the wheel thinks of it. */
@@ -599,20 +599,20 @@ enum { ALIVE = 48, STEPS = 250 };
 static struct {
     const struct history *history;
     uint64_t random;
-    uint64_t now_ns;     /* the latest time that the wheel was told */
+    uint64_t now_ns; /* the latest time that the wheel was told */
     uint64_t order;
     struct expectation expect[ALIVE];
     bool failed;
 } run;
 
-#define REQUIRE(x)                                                                             \
-    do {                                                                                       \
-        if (!(x) && !run.failed) {                                                             \
+#define REQUIRE(x)                                                                                \
+    do {                                                                                          \
+        if (!(x) && !run.failed) {                                                                \
             fprintf(stderr, "%s:%d: \"%s\": not so: %s\n", __FILE__, __LINE__, run.history->name, \
-                    #x);                                                                       \
-            run.failed = true;                                                                 \
-            testing_failures++;                                                                \
-        }                                                                                      \
+                    #x);                                                                          \
+            run.failed = true;                                                                    \
+            testing_failures++;                                                                   \
+        }                                                                                         \
     } while (0)
 
 static uint64_t
@@ -773,7 +773,7 @@ step_time(void)
                 step_advance(next_ns, true, true);
             }
             break;
-        case 1: /* before next_ns an advance hands nothing out, and may find that it is later still */
+        case 1: /* before next_ns nothing is handed out, but it may turn out to be later */
             if (next_ns != PAC_NEVER && next_ns > run.now_ns + 1) {
                 step_advance(next_ns - 1, true, false);
                 REQUIRE(pac_wheel_next_ns(&wheel) >= next_ns);

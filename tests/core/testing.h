@@ -1,8 +1,8 @@
 /* testing.h - what the C tests share: checks that say where they failed, and wakers that count.
  *
- * A test program is a main() that calls RUN(name) for each of its tests and returns TESTING_RESULT().
- * A failed CHECK prints file, line and expression, and the program goes on and exits with 1.
- */
+ * A test program is a main() that calls RUN(name) for each of its tests and returns
+ * TESTING_RESULT(). A failed CHECK prints file, line and expression, and the program goes on and
+ * exits with 1. */
 #ifndef PAC_TESTING_H
 #define PAC_TESTING_H
 
@@ -14,29 +14,29 @@
 static int testing_failures;
 static int testing_tests;
 
-#define CHECK(x)                                                                   \
-    do {                                                                           \
-        if (!(x)) {                                                                \
-            fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, #x);  \
-            testing_failures++;                                                    \
-        }                                                                          \
+#define CHECK(x)                                                                  \
+    do {                                                                          \
+        if (!(x)) {                                                               \
+            fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, #x); \
+            testing_failures++;                                                   \
+        }                                                                         \
     } while (0)
 
-#define CHECK_INT(got, expected)                                                   \
-    do {                                                                           \
-        long long testing_got = (long long)(got), testing_want = (long long)(expected); \
-        if (testing_got != testing_want) {                                         \
+#define CHECK_INT(got, expected)                                                            \
+    do {                                                                                    \
+        long long testing_got = (long long)(got), testing_want = (long long)(expected);     \
+        if (testing_got != testing_want) {                                                  \
             fprintf(stderr, "%s:%d: %s is %lld, expected %lld\n", __FILE__, __LINE__, #got, \
-                    testing_got, testing_want);                                    \
-            testing_failures++;                                                    \
-        }                                                                          \
+                    testing_got, testing_want);                                             \
+            testing_failures++;                                                             \
+        }                                                                                   \
     } while (0)
 
-#define RUN(test)                                                                  \
-    do {                                                                           \
-        int testing_before = testing_failures;                                     \
-        (test)();                                                                  \
-        testing_tests++;                                                           \
+#define RUN(test)                                                                       \
+    do {                                                                                \
+        int testing_before = testing_failures;                                          \
+        (test)();                                                                       \
+        testing_tests++;                                                                \
         printf("%s %s\n", testing_failures == testing_before ? "ok  " : "FAIL", #test); \
     } while (0)
 
@@ -55,7 +55,8 @@ testing_result(void)
 }
 #define TESTING_RESULT() testing_result()
 
-/* ---- a waker that counts each operation -------------------------------------------------------- */
+/* ---- a waker that counts each operation
+ * -------------------------------------------------------- */
 
 struct counting_waker {
     PAC_ATOMIC(int) clones;
