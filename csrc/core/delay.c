@@ -34,8 +34,7 @@ entry_is_local(const struct pac_timer_entry *e)
     return pac_current_scheduler == &e->executor->scheduler;
 }
 
-/* ---- the executor's side
- * ------------------------------------------------------------------------- */
+/* ---- the executor's side -------------------------------------------------------------------- */
 
 static void
 entry_free(struct pac_timer_entry *e)
@@ -96,8 +95,7 @@ static const struct pac_runnable_vtable request_vtable = {
     .discard = request_discard,
 };
 
-/* ---- the delay's side
- * ---------------------------------------------------------------------------- */
+/* ---- the delay's side ----------------------------------------------------------------------- */
 
 /* From a thread that is not the executor's. False: it has closed, and has let go of the entry. */
 static bool

@@ -21,8 +21,7 @@ enum {
     STRIDE = 4,              /* runs between two readings of the counter, while they are short */
 };
 
-/* ---- making and freeing
- * -------------------------------------------------------------------------- */
+/* ---- making and freeing --------------------------------------------------------------------- */
 
 static void
 executor_unpark(struct pac_scheduler *s)
@@ -154,8 +153,7 @@ pac_executor_free(struct pac_executor *ex)
     }
 }
 
-/* ---- spawning
- * ------------------------------------------------------------------------------------ */
+/* ---- spawning ------------------------------------------------------------------------------- */
 
 /* All of a task but its state. */
 static struct pac_task *
@@ -207,8 +205,7 @@ pac_executor_spawn_idle(struct pac_executor *ex, struct pac_future *future, enum
     return t;
 }
 
-/* ---- running
- * ------------------------------------------------------------------------------------- */
+/* ---- running -------------------------------------------------------------------------------- */
 
 struct pac_scheduler *
 pac_executor_enter(struct pac_executor *ex)
@@ -421,8 +418,7 @@ pac_executor_turn(struct pac_executor *ex)
     return run_by(ex, turn);
 }
 
-/* ---- block_on
- * ------------------------------------------------------------------------------------ */
+/* ---- block_on ------------------------------------------------------------------------------- */
 
 /* The root future, and what it does when it is ready: stop the executor. */
 struct root {

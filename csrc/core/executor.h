@@ -75,8 +75,7 @@ pac_executor_is_closed(struct pac_executor *ex)
 /* After close: give up the executor's own reference. The memory goes with the last waker. */
 void pac_executor_free(struct pac_executor *ex);
 
-/* ---- spawning
- * ------------------------------------------------------------------------------------ */
+/* ---- spawning ------------------------------------------------------------------------------- */
 
 /* Take `future` on as a task, queued at the back. The executor drops it when it is done with it.
  * Returns the task with one reference for the caller, to make a join handle of or to give up;
@@ -89,8 +88,7 @@ PAC_MUST_USE struct pac_task *pac_executor_spawn_idle(struct pac_executor *ex,
                                                       struct pac_future *future,
                                                       enum pac_status *status);
 
-/* ---- running
- * ------------------------------------------------------------------------------------- */
+/* ---- running -------------------------------------------------------------------------------- */
 
 /* Make `ex` the current executor of this thread; returns the one before, for pac_executor_leave. */
 struct pac_scheduler *pac_executor_enter(struct pac_executor *ex);
@@ -146,8 +144,7 @@ pac_executor_fd(struct pac_executor *ex)
     return ex->reactor.epoll_fd;
 }
 
-/* ---- for leaves
- * ---------------------------------------------------------------------------------- */
+/* ---- for leaves ----------------------------------------------------------------------------- */
 
 /* The clock that deadlines are on. [any thread] */
 static inline uint64_t

@@ -53,7 +53,7 @@ broadcasts_in(uint64_t state)
     return state >> 1;
 }
 
-/* ---- notifying ------------------------------------------------------------------- */
+/* ---- notifying ------------------------------------------------------------------------------ */
 
 void
 pac_notify_init(struct pac_notify *n)
@@ -145,7 +145,7 @@ pac_notify_waiters(struct pac_notify *n)
     }
 }
 
-/* ---- waiting --------------------------------------------------------------------- */
+/* ---- waiting -------------------------------------------------------------------------------- */
 
 /* acquire: pairs with the release in let_go. A mark that the waiting side has set
  * itself is read by the same side only. */

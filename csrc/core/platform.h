@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ---- atomics ------------------------------------------------------------------------------- */
+/* ---- atomics -------------------------------------------------------------------------------- */
 
 #define PAC_ATOMIC(type) _Atomic(type)
 
@@ -60,7 +60,7 @@
 #define PAC_CONTAINER_OF(ptr, type, member) \
     ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
-/* ---- status ---------------------------------------------------------------------------------- */
+/* ---- status --------------------------------------------------------------------------------- */
 
 /* What a core function that can fail returns: zero, or one of these. Nothing is printed, errno is
  * left to the system calls, nothing exits. */
@@ -101,7 +101,7 @@ pac_lock_release(struct pac_lock *lock)
     pac_atomic_store(&lock->held, 0, PAC_RELEASE);
 }
 
-/* ---- time ------------------------------------------------------------------------------------ */
+/* ---- time ----------------------------------------------------------------------------------- */
 
 /* A deadline that never comes. */
 #define PAC_NEVER UINT64_MAX
@@ -121,16 +121,14 @@ pac_ns_add(uint64_t a, uint64_t b)
     return a > PAC_NEVER - b ? PAC_NEVER : a + b;
 }
 
-/* ---- allocation
- * -------------------------------------------------------------------------------- */
+/* ---- allocation ----------------------------------------------------------------------------- */
 
 /* All memory of the core. In a PAC_DEBUG build pac_alloc_fail_after makes the n-th next call
  * fail. */
 void *pac_alloc(size_t size);
 void pac_free(void *p);
 
-/* ---- debugging
- * --------------------------------------------------------------------------------- */
+/* ---- debugging ------------------------------------------------------------------------------ */
 
 /* PAC_ASSERT guards against our own mistakes, in test and sanitizer builds only. What a user can
  * get wrong never reaches one. */

@@ -2,8 +2,7 @@
 
 #include "budget.h"
 
-/* ---- references, waking
- * -------------------------------------------------------------------------- */
+/* ---- references, waking --------------------------------------------------------------------- */
 
 static void
 task_free(struct pac_task *t)
@@ -83,8 +82,7 @@ const struct pac_waker_vtable pac_task_waker_vtable = {
     .drop = task_waker_drop,
 };
 
-/* ---- running: the executor's thread
- * -------------------------------------------------------------- */
+/* ---- running: the executor's thread --------------------------------------------------------- */
 
 /* RUNNING is held and the future has had its last poll. */
 static void
@@ -169,8 +167,7 @@ const struct pac_runnable_vtable pac_task_runnable_vtable = {
     .discard = task_runnable_discard,
 };
 
-/* ---- joining
- * -------------------------------------------------------------------------------------- */
+/* ---- joining -------------------------------------------------------------------------------- */
 
 static enum pac_poll
 join_handle_future_poll(struct pac_future *f, struct pac_context *cx)

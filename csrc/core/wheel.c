@@ -35,7 +35,7 @@ enum {
     IN_EXPIRED,
 };
 
-/* ---- ticks and slots ----------------------------------------------------------------- */
+/* ---- ticks and slots ------------------------------------------------------------------------ */
 
 static inline uint64_t
 tick_of_deadline(uint64_t deadline_ns)
@@ -103,7 +103,7 @@ mark_empty(struct pac_wheel *w, unsigned level, unsigned slot)
     }
 }
 
-/* ---- arming and disarming ------------------------------------------------------------ */
+/* ---- arming and disarming ------------------------------------------------------------------- */
 
 void
 pac_wheel_init(struct pac_wheel *w, uint64_t now_ns)
@@ -181,7 +181,7 @@ pac_wheel_reset(struct pac_wheel *w, struct pac_timer *t, uint64_t deadline_ns)
     pac_wheel_insert(w, t, deadline_ns);
 }
 
-/* ---- the order of what is due -------------------------------------------------------- */
+/* ---- the order of what is due --------------------------------------------------------------- */
 
 static inline bool
 is_before(const struct pac_list_node *a, const struct pac_list_node *b)
@@ -266,7 +266,7 @@ sort(struct pac_list *list)
     list->head.prev = before;
 }
 
-/* ---- the passing of time ------------------------------------------------------------- */
+/* ---- the passing of time -------------------------------------------------------------------- */
 
 static inline void
 push_due(struct pac_wheel *w, struct pac_list *due, struct pac_timer *t)
@@ -377,7 +377,7 @@ pac_wheel_next_ns(const struct pac_wheel *w)
     return start > tick_of_time(PAC_NEVER) ? PAC_NEVER : start << PAC_WHEEL_TICK_BITS;
 }
 
-/* ---- checking ------------------------------------------------------------------------ */
+/* ---- checking ------------------------------------------------------------------------------- */
 
 /* Is this where a tick belongs, by the definition and digit by digit? No, if its time has come. */
 static bool

@@ -11,7 +11,7 @@
 
 #include <pthread.h>
 
-/* ---- the delay ------------------------------------------------------------------- */
+/* ---- the delay ------------------------------------------------------------------------------ */
 
 struct delay {
     struct pac_future future;
@@ -116,7 +116,7 @@ delay_init(struct delay *d, uint64_t deadline_ns)
     *d = (struct delay){.future = {&delay_vtable}, .deadline_ns = deadline_ns};
 }
 
-/* ---- an async function that awaits it -------------------------------------------- */
+/* ---- an async function that awaits it ------------------------------------------------------- */
 
 struct says_when {
     struct pac_async async;

@@ -22,7 +22,7 @@ claim(bool holds, const char *what)
     }
 }
 
-/* ---- futures --------------------------------------------------------------------- */
+/* ---- futures -------------------------------------------------------------------------------- */
 
 enum poll { PENDING, READY };
 
@@ -32,7 +32,7 @@ struct future {
     enum poll (*poll)(struct future *self, struct task *waker);
 };
 
-/* ---- tasks and the channel of those that are scheduled --------------------------- */
+/* ---- tasks and the channel of those that are scheduled -------------------------------------- */
 
 struct channel {
     pthread_mutex_t lock;
@@ -105,7 +105,7 @@ waker_wake_by_ref(struct task *task)
     }
 }
 
-/* ---- the executor ---------------------------------------------------------------- */
+/* ---- the executor --------------------------------------------------------------------------- */
 
 /* Returns a waker of the new task, which is in the channel by then. */
 static struct task *
@@ -141,7 +141,7 @@ run(struct channel *c, int tasks)
     }
 }
 
-/* ---- a leaf: ready after a time, by a helper thread ------------------------------ */
+/* ---- a leaf: ready after a time, by a helper thread ----------------------------------------- */
 
 struct delay {
     long milliseconds;

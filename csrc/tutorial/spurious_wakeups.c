@@ -20,7 +20,7 @@ struct event {
     struct pac_notify notify;
 };
 
-/* ---- a leaf that is wrong -------------------------------------------------------- */
+/* ---- a leaf that is wrong ------------------------------------------------------------------- */
 
 /* It takes its second poll for its event. */
 struct trusting {
@@ -48,7 +48,7 @@ trusting_drop(struct pac_future *future)
 
 static const struct pac_future_vtable trusting_vtable = {trusting_poll, trusting_drop};
 
-/* ---- tasks that await one leaf and note how it went ------------------------------ */
+/* ---- tasks that await one leaf and note how it went ----------------------------------------- */
 
 struct waiter {
     struct pac_async async;
@@ -123,7 +123,7 @@ scene_init(struct scene *s, bool disturbs)
     s->extra_wakes = 0;
 }
 
-/* ---- the thread that wakes ------------------------------------------------------- */
+/* ---- the thread that wakes ------------------------------------------------------------------ */
 
 /* Whether the event may happen now: extra wakes have led to polls (many wakes may share
  * one), and the trusting one has fallen for its own. */
@@ -153,7 +153,7 @@ waking_thread(void *argument)
     return NULL;
 }
 
-/* ---- all together ---------------------------------------------------------------- */
+/* ---- all together --------------------------------------------------------------------------- */
 
 static void
 wake_all(struct scene *s)

@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-/* ---- what they wait for ---------------------------------------------------------- */
+/* ---- what they wait for --------------------------------------------------------------------- */
 
 struct gate {
     struct pac_future future;
@@ -49,7 +49,7 @@ gate_init(struct gate *gate)
     *gate = (struct gate){.future = {&gate_vtable}};
 }
 
-/* ---- by hand --------------------------------------------------------------------- */
+/* ---- by hand -------------------------------------------------------------------------------- */
 
 enum state { STATE0, STATE1, TERMINATED };
 
@@ -98,7 +98,7 @@ static const struct pac_future_vtable by_hand_vtable = {by_hand_poll, by_hand_dr
 
 static const char *const state_names[] = {"State0", "State1", "Terminated"};
 
-/* ---- by the macros --------------------------------------------------------------- */
+/* ---- by the macros -------------------------------------------------------------------------- */
 
 struct by_macros {
     struct pac_async async;
@@ -119,7 +119,7 @@ by_macros_poll(struct pac_future *future, struct pac_context *cx)
 
 static const struct pac_future_vtable by_macros_vtable = {by_macros_poll, pac_async_drop};
 
-/* ---- side by side ---------------------------------------------------------------- */
+/* ---- side by side --------------------------------------------------------------------------- */
 
 static struct by_hand hand;
 static struct by_macros macros;

@@ -57,7 +57,7 @@ block_for_ns(uint64_t ns)
     while (nanosleep(&time, &time) != 0) {}
 }
 
-/* ---- an executor, and running one future on it ----------------------------------- */
+/* ---- an executor, and running one future on it ---------------------------------------------- */
 
 static inline struct pac_executor *
 new_executor(void)

@@ -14,7 +14,7 @@
 
 #include <pthread.h>
 
-/* ---- the task that the delay moves to -------------------------------------------- */
+/* ---- the task that the delay moves to ------------------------------------------------------- */
 
 struct second {
     struct pac_async async;
@@ -44,7 +44,7 @@ second_poll(struct pac_future *future, struct pac_context *cx)
 
 static const struct pac_future_vtable second_vtable = {second_poll, pac_async_drop};
 
-/* ---- the task that it moves from ------------------------------------------------- */
+/* ---- the task that it moves from ------------------------------------------------------------ */
 
 struct first {
     struct pac_async async;
@@ -101,7 +101,7 @@ check(struct first *f)
     claim(polls <= 2, "which was woken only by what it waited for itself");
 }
 
-/* ---- on the same executor -------------------------------------------------------- */
+/* ---- on the same executor ------------------------------------------------------------------- */
 
 static void
 spawn_here(struct first *self)
@@ -112,7 +112,7 @@ spawn_here(struct first *self)
     pac_task_unref(task);
 }
 
-/* ---- on another executor, in another thread -------------------------------------- */
+/* ---- on another executor, in another thread ------------------------------------------------- */
 
 static void *
 other_thread(void *argument)

@@ -4,7 +4,7 @@
 #include "async.h"
 #include "leaf.h"
 
-/* ---- an async function with three awaits ----------------------------------------- */
+/* ---- an async function with three awaits ---------------------------------------------------- */
 
 enum { AWAITS = 3 };
 
@@ -81,7 +81,7 @@ three_run_to(struct three *t, int k, const struct pac_waker *waker)
     CHECK_INT(t->async.state, three_states[k]);
 }
 
-/* ---- tests ----------------------------------------------------------------------- */
+/* ---- tests ---------------------------------------------------------------------------------- */
 
 static void
 nothing_runs_before_the_first_poll(void)
@@ -274,7 +274,7 @@ only_the_newest_waker_is_woken(void)
     CHECK_INT(counting_live(&new_count), 0);
 }
 
-/* ---- loops and early returns ----------------------------------------------------- */
+/* ---- loops and early returns ---------------------------------------------------------------- */
 
 struct loop {
     struct pac_async async;
@@ -356,7 +356,7 @@ returning_from_the_middle_terminates(void)
     CHECK(strcmp(leaf_drops, "l") == 0);
 }
 
-/* ---- async functions that await async functions ---------------------------------- */
+/* ---- async functions that await async functions --------------------------------------------- */
 
 enum { DEPTH = 500 };
 

@@ -99,7 +99,7 @@ test_fini_drops_what_is_kept(void)
     CHECK_INT(counting_wakes(&c), 0);
 }
 
-/* ---- wakes in the middle of a registration --------------------------------------- */
+/* ---- wakes in the middle of a registration -------------------------------------------------- */
 
 /* A waker whose clone or drop uses the slot in which it stands. */
 struct meddling_waker {
@@ -230,7 +230,7 @@ test_registration_during_a_wake_wakes_at_once(void)
     pac_atomic_waker_fini(&a);
 }
 
-/* ---- one thread registers, two wake ---------------------------------------------- */
+/* ---- one thread registers, two wake --------------------------------------------------------- */
 
 /* A counting waker on which a thread can sleep. */
 struct parking_waker {

@@ -52,8 +52,7 @@ turn_until(uint64_t ns)
     CHECK_INT(pac_executor_turn(ex), PAC_OK);
 }
 
-/* ---- on one thread, by hand
- * ------------------------------------------------------------------------ */
+/* ---- on one thread, by hand ----------------------------------------------------------------- */
 
 static struct counting_waker counts;
 static struct pac_waker counting;
@@ -334,8 +333,7 @@ a_delay_dropped_by_the_waker_of_another_does_not_fire(void)
     tear_down();
 }
 
-/* ---- in tasks
- * ------------------------------------------------------------------------------------ */
+/* ---- in tasks ------------------------------------------------------------------------------- */
 
 enum { SLEEPERS = 1000 };
 
@@ -471,8 +469,7 @@ closing_drops_what_is_armed(void)
     pac_executor_free(ex);
 }
 
-/* ---- other threads
- * ------------------------------------------------------------------------------- */
+/* ---- other threads -------------------------------------------------------------------------- */
 
 /* A waker to sleep on. */
 static void

@@ -16,8 +16,7 @@
 
 enum { MS = 1000000 };
 
-/* ---- a future that does as it is told
- * ---------------------------------------------------------- */
+/* ---- a future that does as it is told ------------------------------------------------------- */
 
 struct probe {
     struct pac_future future;
@@ -122,8 +121,7 @@ block_on(struct probe *p)
     return pac_executor_block_on(ex, &p->future);
 }
 
-/* ---- order
- * ------------------------------------------------------------------------------------- */
+/* ---- order ---------------------------------------------------------------------------------- */
 
 enum { YIELDERS = 1000, ROUNDS = 1000 };
 
@@ -261,8 +259,7 @@ a_root_that_was_stopped_is_no_success(void)
     tear_down();
 }
 
-/* ---- fairness
- * ------------------------------------------------------------------------------------ */
+/* ---- fairness ------------------------------------------------------------------------------- */
 
 /* A task that is always ready, and counts its polls from the moment at which an event was there
  * to the one at which it has been served. */
@@ -504,8 +501,7 @@ a_wake_from_another_thread_is_served_beside_a_greedy_task(void)
     tear_down();
 }
 
-/* ---- parking
- * ------------------------------------------------------------------------------------- */
+/* ---- parking -------------------------------------------------------------------------------- */
 
 #if defined(__SANITIZE_THREAD__)
 enum { SLEEPS = 20000 };
@@ -678,8 +674,7 @@ a_descriptor_may_interrupt(void)
     tear_down();
 }
 
-/* ---- driven by another loop
- * ---------------------------------------------------------------------- */
+/* ---- driven by another loop ----------------------------------------------------------------- */
 
 static bool
 fd_is_readable(int timeout_ms)
@@ -760,8 +755,7 @@ a_turn_is_not_begun_within_a_turn(void)
     tear_down();
 }
 
-/* ---- nesting
- * ------------------------------------------------------------------------------------- */
+/* ---- nesting -------------------------------------------------------------------------------- */
 
 static enum pac_poll
 step_nest(struct probe *p, struct pac_context *cx)
@@ -799,8 +793,7 @@ nested_block_on_is_refused(void)
     tear_down();
 }
 
-/* ---- closing
- * ------------------------------------------------------------------------------------- */
+/* ---- closing -------------------------------------------------------------------------------- */
 
 enum { CLOSED_TASKS = 20 };
 
@@ -935,8 +928,7 @@ closing_while_entered(void)
     pac_executor_free(ex);
 }
 
-/* ---- wakers on other threads while it closes
- * ------------------------------------------------------ */
+/* ---- wakers on other threads while it closes ------------------------------------------------ */
 
 enum { HELD = 64, HOLDERS = 3 };
 
@@ -1011,8 +1003,7 @@ wakers_are_used_and_dropped_around_closing(void)
     }
 }
 
-/* ---- counters, memory
- * ------------------------------------------------------------------------------ */
+/* ---- counters, memory ----------------------------------------------------------------------- */
 
 static void
 counters_count(void)

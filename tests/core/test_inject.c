@@ -89,7 +89,7 @@ a_closed_queue_refuses_and_gives_the_rest(void)
     CHECK_INT(pac_inject_push(&q, &a.runnable), PAC_INJECT_CLOSED);
 }
 
-/* ---- threads --------------------------------------------------------------------------------- */
+/* ---- threads -------------------------------------------------------------------------------- */
 
 enum { PRODUCERS = 4, ITEMS = 20000 };
 

@@ -6,7 +6,7 @@
 
 enum { MEMBERS = 3 };
 
-/* ---- a join of three of them ----------------------------------------------------- */
+/* ---- a join of three of them ---------------------------------------------------------------- */
 
 struct group {
     struct leaf leaves[MEMBERS]; /* 'a', 'b', 'c' */
@@ -46,7 +46,7 @@ group_poll(struct group *g, const char *expected_order)
     return result;
 }
 
-/* ---- tests ----------------------------------------------------------------------- */
+/* ---- tests ---------------------------------------------------------------------------------- */
 
 static void
 a_join_of_none_is_ready_at_once(void)
@@ -199,7 +199,7 @@ only_the_newest_waker_is_woken(void)
     CHECK_INT(counting_live(&new_count), 0);
 }
 
-/* ---- a join inside an async function inside a join ------------------------------- */
+/* ---- a join inside an async function inside a join ------------------------------------------ */
 
 struct waits_for_group {
     struct pac_async async;

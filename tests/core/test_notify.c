@@ -76,7 +76,7 @@ static const struct pac_waker_vtable hooked_waker_vtable = {
     .drop = hooked_drop,
 };
 
-/* ---- a future with a task of its own --------------------------------------------- */
+/* ---- a future with a task of its own -------------------------------------------------------- */
 
 struct waiter {
     struct pac_notified future;
@@ -152,7 +152,7 @@ check_waiters_counted(int expected)
 #endif
 }
 
-/* ---- single steps ---------------------------------------------------------------- */
+/* ---- single steps --------------------------------------------------------------------------- */
 
 static void
 test_permit_stored_before_the_poll(void)
@@ -496,7 +496,7 @@ test_broadcast_leaves_the_permit(void)
     CHECK(!has_permit(&n));
 }
 
-/* ---- what a waker may do --------------------------------------------------------- */
+/* ---- what a waker may do -------------------------------------------------------------------- */
 
 static void
 test_waker_is_cloned_before_the_lock(void)
@@ -647,7 +647,7 @@ test_spurious_polls_clone_nothing(void)
     CHECK(!has_permit(&n));
 }
 
-/* ---- broadcasts ------------------------------------------------------------------ */
+/* ---- broadcasts ----------------------------------------------------------------------------- */
 
 static struct waiter *wake_order[100];
 static int wake_order_count;
@@ -732,7 +732,7 @@ test_waker_meddles_with_its_own_broadcast(void)
     waiters_drop(m.w, 50);
 }
 
-/* ---- bugs that others had -------------------------------------------------------- */
+/* ---- bugs that others had ------------------------------------------------------------------- */
 
 /* 3661: what happens while the lock is released between two batches must not be
  * overwritten. */
@@ -1082,7 +1082,7 @@ test_waker_update_racing_with_a_notification(void)
          race_polled_was_not_missed);
 }
 
-/* ---- the budget ------------------------------------------------------------------ */
+/* ---- the budget ----------------------------------------------------------------------------- */
 
 static void
 make_ready_by_permit(struct waiter *w, struct pac_notify *n)
@@ -1193,7 +1193,7 @@ test_budget_ends_an_endless_loop(void)
     waiter_drop(&w);
 }
 
-/* ---- random steps against a plain model ------------------------------------------ */
+/* ---- random steps against a plain model ----------------------------------------------------- */
 
 enum { MODEL_FUTURES = 12, MODEL_WAKERS = 3, MODEL_STEPS = 60000 };
 
@@ -1405,7 +1405,7 @@ test_random_steps_agree_with_the_model(void)
     CHECK_INT(has_permit(&n), m.permit);
 }
 
-/* ---- threads --------------------------------------------------------------------- */
+/* ---- threads -------------------------------------------------------------------------------- */
 
 /* A counting waker on which a thread can sleep. */
 struct parking_waker {

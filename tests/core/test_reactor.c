@@ -82,8 +82,7 @@ close_pair(int *fds)
     close(fds[1]);
 }
 
-/* ---- readiness
- * ----------------------------------------------------------------------------------- */
+/* ---- readiness ------------------------------------------------------------------------------ */
 
 static void
 readiness_is_reported_for_as_long_as_it_lasts(void)
@@ -153,8 +152,7 @@ what_cannot_be_watched_is_an_error(void)
     pac_reactor_fini(&reactor);
 }
 
-/* ---- removing within the batch
- * ------------------------------------------------------------------- */
+/* ---- removing within the batch -------------------------------------------------------------- */
 
 static void
 remove_both(struct watched *w)
@@ -255,8 +253,7 @@ a_source_may_be_added_and_removed_while_dispatching_in_numbers(void)
     pac_reactor_fini(&reactor);
 }
 
-/* ---- descriptors closed behind our back
- * ----------------------------------------------------------- */
+/* ---- descriptors closed behind our back ----------------------------------------------------- */
 
 static void
 removing_late_does_not_hit_the_next_owner_of_the_number(void)
@@ -305,8 +302,7 @@ a_duplicate_that_lives_on_reaches_no_freed_source(void)
     pac_reactor_fini(&reactor);
 }
 
-/* ---- waiting
- * ------------------------------------------------------------------------------------- */
+/* ---- waiting -------------------------------------------------------------------------------- */
 
 static void
 a_deadline_ends_the_wait_and_never_early(void)
@@ -403,8 +399,7 @@ fini_waits_for_unparks_that_are_under_way(void)
     pthread_join(thread, NULL);
 }
 
-/* ---- park
- * ---------------------------------------------------------------------------------------- */
+/* ---- park ----------------------------------------------------------------------------------- */
 
 static struct pac_inject inject;
 static int before_calls, after_calls;

@@ -7,7 +7,7 @@
 
 enum { BRANCHES = 3 };
 
-/* ---- a select among three of them ------------------------------------------------ */
+/* ---- a select among three of them ----------------------------------------------------------- */
 
 struct race {
     struct leaf leaves[BRANCHES]; /* 'a', 'b', 'c' */
@@ -57,7 +57,7 @@ race_poll(struct race *r, const char *expected_order)
     return result;
 }
 
-/* ---- tests ----------------------------------------------------------------------- */
+/* ---- tests ---------------------------------------------------------------------------------- */
 
 static void
 nothing_is_polled_before_the_select_is(void)
@@ -209,7 +209,7 @@ only_the_newest_waker_is_woken(void)
     CHECK_INT(counting_live(&new_count), 0);
 }
 
-/* ---- an async function that awaits a select among a join and a leaf -------------- */
+/* ---- an async function that awaits a select among a join and a leaf ------------------------- */
 
 struct guarded {
     struct pac_async async;

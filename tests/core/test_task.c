@@ -7,8 +7,7 @@
 #include <sched.h>
 #include <string.h>
 
-/* ---- a future that does as it is told
- * ---------------------------------------------------------- */
+/* ---- a future that does as it is told ------------------------------------------------------- */
 
 struct probe {
     struct pac_future future;
@@ -70,8 +69,7 @@ step_keep_waker(struct probe *p, struct pac_context *cx)
     return PAC_PENDING;
 }
 
-/* ---- an executor that is turned by hand
- * -------------------------------------------------------- */
+/* ---- an executor that is turned by hand ----------------------------------------------------- */
 
 static struct pac_executor *ex;
 static struct pac_scheduler *entered_before;
@@ -108,8 +106,7 @@ turn(void)
     CHECK_INT(pac_executor_turn(ex), PAC_OK);
 }
 
-/* ---- waking
- * -------------------------------------------------------------------------------------- */
+/* ---- waking --------------------------------------------------------------------------------- */
 
 static int order[8], order_length;
 
@@ -245,7 +242,7 @@ a_wake_that_loses_against_closing_keeps_no_reference(void)
     }
 }
 
-/* ---- threads --------------------------------------------------------------------------------- */
+/* ---- threads -------------------------------------------------------------------------------- */
 
 enum { WAKERS = 8, WAKES = 100000 };
 
@@ -308,8 +305,7 @@ eight_threads_wake_one_task(void)
     tear_down();
 }
 
-/* ---- cancelling
- * ---------------------------------------------------------------------------------- */
+/* ---- cancelling ----------------------------------------------------------------------------- */
 
 static void
 an_idle_task_is_cancelled_without_another_poll(void)
@@ -470,8 +466,7 @@ cancelling_from_another_thread_wakes_the_executor(void)
     tear_down();
 }
 
-/* ---- joining
- * ------------------------------------------------------------------------------------- */
+/* ---- joining -------------------------------------------------------------------------------- */
 
 static void
 a_joiner_is_woken_when_the_future_has_been_dropped(void)
@@ -717,8 +712,7 @@ joining_from_another_thread_races_completion(void)
     tear_down();
 }
 
-/* ---- budget
- * -------------------------------------------------------------------------------------- */
+/* ---- budget --------------------------------------------------------------------------------- */
 
 static struct pac_task *ended;
 

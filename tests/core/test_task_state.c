@@ -139,7 +139,7 @@ completing_keeps_everything_else(void)
     CHECK_INT(pac_task_state_load(&s), C | X | PAC_TASK_REF);
 }
 
-/* ---- threads --------------------------------------------------------------------------------- */
+/* ---- threads -------------------------------------------------------------------------------- */
 
 enum { WAKERS = 8, WAKES = 100000 };
 
@@ -255,8 +255,7 @@ waking_a_notified_task_still_publishes(void)
     pthread_join(thread, NULL);
 }
 
-/* ---- cancel against completion
- * ----------------------------------------------------------------- */
+/* ---- cancel against completion -------------------------------------------------------------- */
 
 enum { RACES = 5000 };
 

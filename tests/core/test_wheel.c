@@ -14,7 +14,7 @@
 
 #define TICK PAC_WHEEL_TICK_NS
 
-/* ---- a hand-held wheel --------------------------------------------------------------- */
+/* ---- a hand-held wheel ---------------------------------------------------------------------- */
 
 enum { TIMERS = 64 };
 
@@ -82,7 +82,7 @@ take_out(int i)
         }                                                                                      \
     } while (0)
 
-/* ---- edges by name ------------------------------------------------------------------- */
+/* ---- edges by name -------------------------------------------------------------------------- */
 
 static void
 test_an_empty_wheel_waits_for_nothing(void)
@@ -448,7 +448,7 @@ test_many_due_in_one_leap_are_in_order(void)
     free(many);
 }
 
-/* ---- firing that touches the wheel --------------------------------------------------- */
+/* ---- firing that touches the wheel ---------------------------------------------------------- */
 
 static int fired[TIMERS];
 
@@ -528,7 +528,7 @@ test_one_in_an_expired_list_is_armed_until_it_is_popped(void)
     CHECK(pac_wheel_next_ns(&wheel) == 3 * TICK);
 }
 
-/* ---- a million ----------------------------------------------------------------------- */
+/* ---- a million ------------------------------------------------------------------------------ */
 
 static void
 test_a_million_timers(void)
@@ -573,7 +573,7 @@ test_a_million_timers(void)
     free(many);
 }
 
-/* ---- random histories ---------------------------------------------------------------- */
+/* ---- random histories ----------------------------------------------------------------------- */
 
 struct history {
     const char *name;

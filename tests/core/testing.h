@@ -55,8 +55,7 @@ testing_result(void)
 }
 #define TESTING_RESULT() testing_result()
 
-/* ---- a waker that counts each operation
- * -------------------------------------------------------- */
+/* ---- a waker that counts each operation ----------------------------------------------------- */
 
 struct counting_waker {
     PAC_ATOMIC(int) clones;
