@@ -75,7 +75,7 @@ def __dir__() -> list[str]:
 
 
 def get_include() -> str:
-    """The directory of the C headers that the package installs."""
+    """The directory of pyasync_c.h, for the include path of an extension that is built on it."""
     from pathlib import Path
 
     return str(Path(__file__).parent / "include")

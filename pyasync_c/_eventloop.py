@@ -1,7 +1,8 @@
 """EventLoop: asyncio's selector loop, with its scheduling half in C.
 
-Queue, timers, tasks, futures, parking and readiness are the C base's (`_core.LoopBase`); servers, transports, TLS,
-subprocesses, pipes and name resolution are the standard library's classes, over that readiness.
+Queue, timers, tasks, futures, parking and readiness are the C base's (`_core.LoopBase`); servers,
+transports, TLS, subprocesses, pipes and name resolution are the standard library's classes, over
+that readiness.
 """
 
 from __future__ import annotations
@@ -18,6 +19,22 @@ from typing import Any
 from . import _core, _support
 
 _core._need_asyncio()
+
+
+class _Keys(Mapping[Any, selectors.SelectorKey]):
+    """A selector's map: its keys by whatever stands for a descriptor."""
+
+    def __init__(self, selector: ReactorSelector) -> None:
+        self._selector = selector
+
+    def __len__(self) -> int:
+        return len(self._selector._keys)
+
+    def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._selector.get_key(fileobj)
+
+    def __iter__(self) -> Any:
+        return iter(self._selector._keys)
 
 
 class ReactorSelector(selectors.BaseSelector):
@@ -95,7 +112,7 @@ class ReactorSelector(selectors.BaseSelector):
             raise KeyError(f"{fileobj!r} is not registered") from None
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._keys
+        return _Keys(self)
 
     def close(self) -> None:
         self._keys.clear()
@@ -104,8 +121,8 @@ class ReactorSelector(selectors.BaseSelector):
 class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
     """An asyncio event loop on the C executor.
 
-    Make it with new_event_loop(), or let run() and Runtime make it. Everything that asyncio documents for a loop
-    holds; only call_soon_threadsafe may be called from other threads.
+    Make it with new_event_loop(), or let run() and Runtime make it. Everything that asyncio
+    documents for a loop holds; only call_soon_threadsafe may be called from other threads.
     """
 
     def __init__(self) -> None:
@@ -115,7 +132,10 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
         _support.watch_tasks_of(self)
 
     def run_forever(self) -> None:
-        """Run until stop() is called."""
+        """Run until stop() is called.
+
+        RuntimeError if it is closed, or a loop runs on this thread.
+        """
         self._check_closed()
         self._check_running()
         self._set_coroutine_origin_tracking(self._debug)
@@ -137,7 +157,10 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
                 signal.set_wakeup_fd(wakeup_fd)
 
     def _install_wakeup_fd(self) -> int | None:
-        """Let a signal that another thread takes wake the parked loop; the one before, to be put back."""
+        """Let a signal that another thread takes wake the parked loop.
+
+        Returns the descriptor that was set before, to be put back; None if nothing was done.
+        """
         if threading.current_thread() is not threading.main_thread() or self._csock is None:
             return None
         try:
@@ -151,7 +174,7 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
             self.call_soon_threadsafe(_nothing)
 
     def close(self) -> None:
-        """Close the loop; it must not be running. Twice is a no-op."""
+        """Close the loop; RuntimeError while it runs. Twice is a no-op."""
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
@@ -160,7 +183,7 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
         self._close_core()
 
     def set_debug(self, enabled: bool) -> None:
-        """Turn debug mode on or off."""
+        """Turn asyncio's debug mode on or off."""
         self._debug = enabled
         if self.is_running():
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, self._debug)
@@ -171,7 +194,11 @@ def _nothing() -> None:
 
 
 def new_event_loop(*, debug: bool | None = None) -> EventLoop:
-    """A new EventLoop, for asyncio.Runner(loop_factory=...), uvicorn --loop, anyio and the like."""
+    """A new EventLoop, for asyncio.Runner(loop_factory=...), uvicorn --loop, anyio and the like.
+
+    `debug` is asyncio's debug mode; None: as PYTHONASYNCIODEBUG and -X dev say. May be called on
+    any thread.
+    """
     loop = EventLoop()
     if debug is not None:
         loop.set_debug(debug)

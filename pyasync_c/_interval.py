@@ -28,9 +28,9 @@ class _Tick(_core.Future[float]):
 class Interval(AsyncIterator[float]):
     """Ticks at `period` seconds; made by interval().
 
-    tick(), and iterating with `async for`, give the time at which each tick was due, on now()'s clock. The first is
-    due at once. A cancelled tick is not lost: the next await gets it. For one task at a time.
-    Stands for tokio::time::Interval.
+    tick(), and iterating with `async for`, give the time at which each tick was due, on now()'s
+    clock. The first is due at once. A cancelled tick is not lost: the next await gets it. For one
+    task at a time. Stands for tokio::time::Interval.
     """
 
     def __init__(self, period: float, missed: str) -> None:
@@ -48,11 +48,17 @@ class Interval(AsyncIterator[float]):
         return self._period
 
     def tick(self) -> _core.Future[float]:
-        """A future that is ready when the next tick is due, with the time at which it was due."""
+        """A future that is ready when the next tick is due, with the time at which it was due.
+
+        In seconds on now()'s clock. On the thread of the loop. Stands for Tokio's Interval::tick.
+        """
         return _Tick(self)
 
     def reset(self) -> None:
-        """The next tick is due one period from now."""
+        """The next tick is due one period from now. On the thread of the loop.
+
+        Stands for Tokio's Interval::reset.
+        """
         self._next = _core.now() + self._period
         if self._delay is not None:
             self._delay.reset(self._period)  # somebody may be waiting on it
@@ -92,9 +98,10 @@ class Interval(AsyncIterator[float]):
 def interval(period: float, /, *, missed: Literal["burst", "delay", "skip"] = "burst") -> Interval:
     """An Interval that ticks every `period` seconds, at once for the first time.
 
-    `missed` says what follows a tick that came late: "burst" makes up for all that were missed, one after the other;
-    "delay" counts from the late one; "skip" leaves them out and keeps the rhythm. Raises ValueError if period is not
-    positive or NaN, TypeError if it is no number.
+    `missed` says what follows a tick that came late: "burst" makes up for all that were missed, one
+    after the other; "delay" counts from the late one; "skip" leaves them out and keeps the rhythm.
+    Raises ValueError if period is not positive or NaN, TypeError if it is no number. Stands for
+    Tokio's interval.
     """
     if missed not in ("burst", "delay", "skip"):
         raise ValueError(f"interval: missed must be 'burst', 'delay' or 'skip', not {missed!r}")

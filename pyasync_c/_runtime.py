@@ -21,7 +21,14 @@ _local = threading.local()
 
 
 class RuntimeMetrics(NamedTuple):
-    """What a runtime has counted since it was made. A snapshot: plain ints."""
+    """What a runtime has counted since it was made, from Runtime.metrics(). A snapshot: plain ints.
+
+    tasks_alive and timers_active are of this moment. polls are those of tasks; spurious_polls, a
+    part of them, found the task waiting still for an asyncio future. wakes is what wake-ups have
+    queued, wakes_from_threads the part of other threads. parks is how often it slept, timers_fired
+    how many came due, queue_depth_max the longest ready queue, slow_polls how many polls or
+    callbacks took over 100 ms. Stands for Tokio's RuntimeMetrics.
+    """
 
     tasks_alive: int
     tasks_spawned: int
@@ -51,10 +58,10 @@ class Handle:
         return f"<Handle of {self._loop!r}>"
 
     def spawn(self, aw: Awaitable[T], /) -> concurrent.futures.Future[T]:
-        """Run `aw` as a task of the runtime; its result comes through the future returned. [any thread]
+        """Run `aw` as a task of the runtime; the future returned gets its result. [any thread]
 
-        Cancelling that future cancels the task. Raises TypeError if `aw` is not awaitable, RuntimeError if the
-        runtime is closed.
+        Cancelling that future cancels the task. Raises TypeError if `aw` is not awaitable,
+        RuntimeError if the runtime is closed.
         """
         coroutine = _support.coroutine_of(aw)
         try:
@@ -64,7 +71,10 @@ class Handle:
             raise
 
     def call_soon(self, f: Callable[..., object], /, *args: Any) -> None:
-        """Call f(*args) on the runtime's thread, soon. RuntimeError if it is closed. [any thread]"""
+        """Call f(*args) on the runtime's thread, soon. [any thread]
+
+        Raises TypeError if f is not callable, RuntimeError if the runtime is closed.
+        """
         if not callable(f):
             raise TypeError(f"call_soon: f must be callable, not {type(f).__name__}")
         self._loop.call_soon_threadsafe(f, *args)
@@ -73,8 +83,10 @@ class Handle:
 class Runtime:
     """One executor for several runs; a context manager that closes it.
 
-    Tasks that are left when run() returns stay suspended until the next run; close() cancels and finishes them.
-    Belongs to the thread that uses it, handle() aside.
+    Tasks that are left when run() returns stay suspended until the next run; close() cancels and
+    finishes them. `debug` is asyncio's debug mode; None: as PYTHONASYNCIODEBUG and -X dev say.
+    Belongs to the thread that uses it, but for what handle() returns. Stands for Tokio's
+    current_thread Runtime, and does what asyncio.Runner does.
     """
 
     def __init__(self, *, debug: bool | None = None) -> None:
@@ -101,10 +113,11 @@ class Runtime:
             raise RuntimeError("runtime is closed")
 
     def run(self, main: Awaitable[T], /) -> T:
-        """Run `main` to its end, and everything else along with it; returns or raises what main does.
+        """Run `main` to its end, and all else along with it; returns or raises what main does.
 
-        On the main thread Ctrl-C cancels main, and KeyboardInterrupt is raised once it has ended. Raises
-        TypeError if main is not awaitable; RuntimeError inside a running loop, or when closed.
+        On the main thread Ctrl-C cancels main, and KeyboardInterrupt is raised once it has ended.
+        Raises TypeError if main is not awaitable; RuntimeError inside a running loop, or when
+        closed.
         """
         try:
             self._check_open()
@@ -162,22 +175,25 @@ class Runtime:
         raise KeyboardInterrupt()
 
     def handle(self) -> Handle:
-        """A Handle, by which other threads reach this runtime."""
+        """A Handle, by which other threads reach this runtime. RuntimeError if it is closed."""
         self._check_open()
         return Handle(self._loop)
 
     def get_loop(self) -> EventLoop:
-        """The asyncio loop that this runtime is."""
+        """The asyncio loop that this runtime is. RuntimeError if it is closed."""
         self._check_open()
         return self._loop
 
     def metrics(self) -> RuntimeMetrics:
-        """What the executor has counted so far."""
+        """What the executor has counted so far: RuntimeMetrics. RuntimeError if it is closed."""
         self._check_open()
         return RuntimeMetrics(*self._loop._metrics())
 
     def close(self) -> None:
-        """Cancel and finish what is left, close async generators and the thread pool. Twice is a no-op."""
+        """Cancel and finish what is left, close async generators and the thread pool.
+
+        Twice is a no-op. RuntimeError while it, or another loop on this thread, runs. In a child of fork() it leaves the parent's runtime alone.
+        """
         loop = self._loop
         if loop.is_closed():
             return
@@ -185,6 +201,8 @@ class Runtime:
             return  # the parent's: not ours to touch
         if loop.is_running():
             raise RuntimeError("cannot close a running runtime")
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("Runtime.close() cannot be called from a running event loop")
         try:
             _cancel_all_tasks(loop)
             loop.run_until_complete(loop.shutdown_asyncgens())
@@ -216,10 +234,12 @@ def _cancel_all_tasks(loop: EventLoop) -> None:
 
 
 def run(main: Awaitable[T], /, *, debug: bool | None = None) -> T:
-    """Run `main` on a runtime of its own and return what it returns: one line instead of asyncio.run's.
+    """Run `main` on a runtime of its own and return what it returns, in place of asyncio.run().
 
-    What main leaves over is cancelled and finished, async generators and the thread pool are closed. Ctrl-C cancels
-    main and raises KeyboardInterrupt. Raises TypeError if main is not awaitable, RuntimeError inside a loop.
+    What main leaves over is cancelled and finished, async generators and the thread pool are
+    closed. Ctrl-C cancels main and raises KeyboardInterrupt. `debug` is asyncio's debug mode.
+    Raises TypeError if main is not awaitable, RuntimeError inside a loop. On any thread that runs
+    no loop.
     """
     if asyncio._get_running_loop() is not None:
         if asyncio.iscoroutine(main):
@@ -235,7 +255,10 @@ def run(main: Awaitable[T], /, *, debug: bool | None = None) -> T:
 
 
 def current_runtime() -> Runtime:
-    """The Runtime that runs on this thread; RuntimeError outside one."""
+    """The Runtime that runs on this thread; RuntimeError outside one.
+
+    Stands for Tokio's Handle::current.
+    """
     runtime: Runtime | None = getattr(_local, "runtime", None)
     if runtime is None or not runtime._loop.is_running():
         raise RuntimeError("no runtime is running on this thread")
@@ -243,7 +266,10 @@ def current_runtime() -> Runtime:
 
 
 def all_tasks() -> set[asyncio.Task[Any]]:
-    """The tasks of the loop that runs here which have not ended. RuntimeError without a loop."""
+    """The tasks of the loop that runs here which have not ended. RuntimeError without a loop.
+
+    As asyncio.all_tasks.
+    """
     loop = asyncio.get_running_loop()
     tasks = asyncio.all_tasks(loop)
     if isinstance(loop, EventLoop):
@@ -254,8 +280,9 @@ def all_tasks() -> set[asyncio.Task[Any]]:
 def spawn_blocking(f: Callable[..., T], /, *args: Any, **kwargs: Any) -> _core.Future[T]:
     """Run f(*args, **kwargs) in a thread of the loop's pool, in a copy of the present context.
 
-    It is queued by this call; await the future for its result. Cancelling the await leaves the thread at work.
-    Raises TypeError if f is not callable, RuntimeError without a loop.
+    It is queued by this call; await the future for its result. Cancelling the await leaves the
+    thread at work. Raises TypeError if f is not callable, RuntimeError without a loop. On the
+    thread of the loop. Stands for Tokio's spawn_blocking, and does what asyncio.to_thread does.
     """
     if not callable(f):
         raise TypeError(f"spawn_blocking: f must be callable, not {type(f).__name__}")

@@ -9,14 +9,11 @@ import asyncio
 import contextvars
 import inspect
 import itertools
-import logging
 import sys
 import weakref
 from asyncio import base_events, base_futures, base_tasks, coroutines, events, tasks
 from collections.abc import Awaitable, Coroutine, Iterator
 from typing import Any
-
-logger = logging.getLogger("asyncio")
 
 iscoroutine = coroutines.iscoroutine
 future_repr = base_futures._future_repr
@@ -130,7 +127,7 @@ def check_callback(loop: Any, callback: Any, method: str, thread: bool) -> None:
 def note_duration(loop: Any, what: Any, seconds: float) -> None:
     if seconds >= loop.slow_callback_duration:
         described = base_events._format_handle(what) if isinstance(what, events.Handle) else repr(what)
-        logger.warning("Executing %s took %.3f seconds", described, seconds)
+        base_events.logger.warning("Executing %s took %.3f seconds", described, seconds)
 
 
 # ── asyncio.all_tasks ────────────────────────────────────────────────────────────────────────

@@ -20,56 +20,12 @@
  * A loop of ours needs none of this. A task of asyncio's own that awaits a leaf there gets a wait on the
  * loop's own executor.
  */
-#include "bridge.h"
-
-#include "eventloop.h"
-
-#include "../core/executor.h"
+#include "bridge_object.h"
 
 #include <errno.h>
 
-typedef struct {
-    PyObject_HEAD
-    struct pacpy_state *st;
-    struct pac_executor *executor; /* NULL once closed */
-    PyObject *loop;                /* borrowed, to compare with; NULL once it has gone */
-    PyObject *loop_ref;            /* weak reference to it; or the loop, if it takes none */
-    PyObject *timer;               /* what call_at returned; NULL: not armed */
-    PyObject *raised;              /* a KeyboardInterrupt or the like, on its way out of a turn */
-    PyObject *weakrefs;
-    struct pac_list waits;
-    uint64_t armed_ns;             /* what `timer` was armed for; PAC_NEVER: not armed */
-    int fd;                        /* the executor's */
-    unsigned long thread_id;       /* of the thread that ran the loop last */
-    bool reading;                  /* the loop watches the executor's descriptor */
-    bool soon;                     /* the loop is about to call a turn */
-    bool held;                     /* by itself */
-    bool early;                    /* this turn is the loop's timer, come before its time */
-} BridgeObject;
-
-/* One leaf that is awaited under a loop, and what wakes the task that awaits it. */
-struct pacpy_wait {
-    struct pac_future future;      /* the task's */
-    struct pac_task *task;         /* one reference */
-    struct pac_executor *executor; /* NULL once the task has ended */
-    BridgeObject *bridge;          /* borrowed; NULL: the loop is ours, or the task has ended */
-    LoopObject *own_loop;          /* borrowed, likewise */
-    PyObject *asyncio_future;      /* NULL: none yet, or the task has ended */
-    struct pac_list_node node;     /* in the bridge's waits */
-    bool abandoned;                /* its leaf has let go: the end of the task frees it */
-};
-
 /* Longer timers than this are armed anew when it is over: loops limit what they take. */
 #define LONGEST_TIMER_NS ((uint64_t)86400 * 1000000000)
-
-/* Around calls that may run anything, in places that an exception may be on its way through. */
-static void
-restore_exception(PyObject *exc)
-{
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
-}
 
 static PyObject *
 strong_ref(PyObject *weakref)
@@ -87,8 +43,8 @@ strong_ref(PyObject *weakref)
 }
 
 /* A new reference, or NULL if it has gone. */
-static PyObject *
-bridge_loop(BridgeObject *b)
+PyObject *
+pacpy_bridge_loop(BridgeObject *b)
 {
     if (b->loop == NULL) {
         return NULL;
@@ -96,157 +52,7 @@ bridge_loop(BridgeObject *b)
     return PyWeakref_Check(b->loop_ref) ? strong_ref(b->loop_ref) : Py_NewRef(b->loop_ref);
 }
 
-/* ---- the wait: a future whose poll sets an asyncio future ------------------------------------------ */
-
-/* The exception that came out of setting an asyncio future. What must leave the loop does so when the
- * turn ends; there is nobody to tell about the rest. */
-static void
-turn_failed(BridgeObject *b, LoopObject *own_loop, PyObject *source)
-{
-    if (b == NULL) {
-        pacpy_loop_raise_or_print(own_loop, source);
-    }
-    else if (b->raised == NULL && !PyErr_ExceptionMatches(PyExc_Exception)) {
-        b->raised = PyErr_GetRaisedException();
-        pac_executor_interrupt(b->executor);
-    }
-    else {
-        PyErr_WriteUnraisable(source);
-    }
-}
-
-static int
-is_done(struct pacpy_state *st, PyObject *asyncio_future)
-{
-    PyObject *done = PyObject_CallMethodNoArgs(asyncio_future, st->str_done);
-    if (done == NULL) {
-        return -1;
-    }
-    int answer = PyObject_IsTrue(done);
-    Py_DECREF(done);
-    return answer;
-}
-
-static int
-finish(struct pacpy_state *st, PyObject *asyncio_future)
-{
-    int done = is_done(st, asyncio_future);
-    if (done != 0) {
-        return done;
-    }
-    PyObject *result = PyObject_CallMethodOneArg(asyncio_future, st->str_set_result, Py_None);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
-static enum pac_poll
-wait_poll(struct pac_future *f, struct pac_context *cx)
-{
-    struct pacpy_wait *w = PAC_CONTAINER_OF(f, struct pacpy_wait, future);
-    if (w->asyncio_future != NULL) {
-        PyObject *asyncio_future = Py_NewRef(w->asyncio_future);
-        /* Not held: whoever runs the executor holds them. */
-        BridgeObject *b = w->bridge;
-        LoopObject *own_loop = w->own_loop;
-        if (finish(b != NULL ? b->st : own_loop->st, asyncio_future) < 0) {
-            turn_failed(b, own_loop, asyncio_future);
-        }
-        Py_DECREF(asyncio_future);
-    }
-    return PAC_PENDING;
-}
-
-/* The task has ended: the leaf did, or the executor closes. */
-static void
-wait_drop(struct pac_future *f)
-{
-    struct pacpy_wait *w = PAC_CONTAINER_OF(f, struct pacpy_wait, future);
-    PyObject *asyncio_future = w->asyncio_future;
-    pac_list_remove(&w->node);
-    w->executor = NULL;
-    w->bridge = NULL;
-    w->own_loop = NULL;
-    w->asyncio_future = NULL;
-    if (w->abandoned) {
-        PyMem_Free(w);
-    }
-    if (asyncio_future != NULL) {
-        /* May run anything; also under an exception that is on its way. */
-        PyObject *exc = PyErr_GetRaisedException();
-        Py_DECREF(asyncio_future);
-        restore_exception(exc);
-    }
-}
-
-static const struct pac_future_vtable wait_vtable = {.poll = wait_poll, .drop = wait_drop};
-
-/* A wait on `ex`, which is b's or own_loop's; NULL and an exception. */
-static struct pacpy_wait *
-wait_new(struct pac_executor *ex, BridgeObject *b, LoopObject *own_loop)
-{
-    struct pacpy_wait *w = PyMem_Calloc(1, sizeof *w);
-    if (w == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    w->future.vtable = &wait_vtable;
-    w->executor = ex;
-    w->bridge = b;
-    w->own_loop = own_loop;
-    enum pac_status status;
-    w->task = pac_executor_spawn_idle(ex, &w->future, &status);
-    if (w->task == NULL) {
-        PyMem_Free(w);
-        if (status == PAC_CLOSED) {
-            PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
-        }
-        else {
-            PyErr_NoMemory();
-        }
-        return NULL;
-    }
-    if (b != NULL) {
-        pac_list_push_back(&b->waits, &w->node);
-    }
-    return w;
-}
-
-/* Does the thread that may run the executor of `w` differ from this one? A collector's destructor runs on
- * any thread, and the loop's own methods must not be called there. */
-static bool
-is_elsewhere(const struct pacpy_wait *w)
-{
-    if (w->bridge != NULL) {
-        return w->bridge->thread_id != PyThread_get_thread_ident();
-    }
-    return w->executor->running && w->own_loop != pacpy_running_loop;
-}
-
-/* Let go of `w`, whose leaf does not know it any more. */
-static void
-wait_end(struct pacpy_wait *w)
-{
-    struct pac_task *task = w->task;
-    struct pac_executor *ex = w->executor;
-    w->abandoned = true;
-    if (ex == NULL) {
-        PyMem_Free(w);
-        pac_task_unref(task);
-    }
-    else if (is_elsewhere(w)) {
-        pac_task_cancel(task);
-        pac_task_unref(task);
-    }
-    else {
-        struct pac_scheduler *before = pac_executor_enter(ex);
-        /* If it is just being polled, further up this stack, it ends right after that. */
-        pac_task_shutdown(task);
-        pac_task_unref(task);
-        pac_executor_leave(before);
-    }
-}
-
-/* ---- what the loop has to watch -------------------------------------------------------------------- */
+/* ---- what the loop has to watch ------------------------------------------------------------- */
 
 static PyObject *Bridge_on_readable(PyObject *op, PyObject *ignored);
 static PyObject *Bridge_on_soon(PyObject *op, PyObject *ignored);
@@ -272,8 +78,8 @@ weak_callback(BridgeObject *b, PyMethodDef *def)
 }
 
 /* Hold it while the loop has no reason to, or stop that. The caller has a reference. */
-static void
-update_hold(BridgeObject *b)
+void
+pacpy_bridge_update_hold(BridgeObject *b)
 {
     bool hold = b->executor != NULL && PyWeakref_Check(b->loop_ref) && !b->reading && !b->soon;
     if (hold != b->held) {
@@ -293,8 +99,8 @@ is_idle(const BridgeObject *b)
     return pac_list_is_empty(&b->waits) && b->executor->wheel.count == 0;
 }
 
-static int
-call_soon(BridgeObject *b, PyObject *loop)
+int
+pacpy_bridge_turn_soon(BridgeObject *b, PyObject *loop)
 {
     if (b->soon) {
         return 0;
@@ -444,7 +250,7 @@ watch(BridgeObject *b, PyObject *loop)
     bool is_earlier = next_ns < b->armed_ns;
     if (next_ns == 0 || (is_earlier && next_ns <= pac_clock_ns() + PAC_WHEEL_TICK_NS)) {
         /* Loops round their timers to milliseconds: what is due within a tick is worth a turn or two. */
-        return call_soon(b, loop);
+        return pacpy_bridge_turn_soon(b, loop);
     }
     if (!b->reading && add_reader(b, loop) < 0) {
         return -1;
@@ -453,8 +259,8 @@ watch(BridgeObject *b, PyObject *loop)
 }
 
 /* Bring what the loop watches in line with what waits. 0, or -1 and an exception. */
-static int
-settle(BridgeObject *b, PyObject *loop)
+int
+pacpy_bridge_settle(BridgeObject *b, PyObject *loop)
 {
     int failed = 0;
     if (b->executor == NULL || b->executor->running) {
@@ -469,11 +275,11 @@ settle(BridgeObject *b, PyObject *loop)
     else if (b->executor != NULL) {
         failed = watch(b, loop);
     }
-    update_hold(b);
+    pacpy_bridge_update_hold(b);
     return failed;
 }
 
-/* ---- turns: called by the loop --------------------------------------------------------------------- */
+/* ---- turns: called by the loop -------------------------------------------------------------- */
 
 static PyObject *
 turn(BridgeObject *b)
@@ -487,9 +293,9 @@ turn(BridgeObject *b)
     int error = errno;
     pac_executor_leave(before);
     int failed = 0;
-    PyObject *loop = bridge_loop(b);
+    PyObject *loop = pacpy_bridge_loop(b);
     if (loop != NULL) {
-        failed = settle(b, loop);
+        failed = pacpy_bridge_settle(b, loop);
         Py_DECREF(loop);
     }
     if (b->raised != NULL) {
@@ -522,7 +328,7 @@ Bridge_on_soon(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_INCREF(op);
     ((BridgeObject *)op)->soon = false;
     PyObject *result = turn((BridgeObject *)op);
-    update_hold((BridgeObject *)op);
+    pacpy_bridge_update_hold((BridgeObject *)op);
     Py_DECREF(op);
     return result;
 }
@@ -543,7 +349,7 @@ on_timer(PyObject *weakref, PyObject *Py_UNUSED(ignored))
     return result;
 }
 
-/* ---- making, closing ------------------------------------------------------------------------------- */
+/* ---- making, closing ------------------------------------------------------------------------ */
 
 /* The caller has a reference. Not possible during a turn, which means: while the loop runs. */
 static void
@@ -558,7 +364,7 @@ bridge_close(BridgeObject *b)
     pac_executor_close(ex);
     pac_executor_free(ex);
     Py_CLEAR(b->timer);
-    update_hold(b);
+    pacpy_bridge_update_hold(b);
 }
 
 static PyObject *
@@ -696,7 +502,7 @@ bridge_new(struct pacpy_state *st, PyObject *loop)
     return b;
 }
 
-/* ---- finding the bridge of a loop ------------------------------------------------------------------ */
+/* ---- finding the bridge of a loop ----------------------------------------------------------- */
 
 /* Close the bridges of loops that were closed but are still referred to. */
 static int
@@ -710,7 +516,7 @@ sweep_bridges(struct pacpy_state *st)
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(refs); i++) {
         BridgeObject *b = (BridgeObject *)strong_ref(PyList_GET_ITEM(refs, i));
-        PyObject *loop = b == NULL ? NULL : bridge_loop(b);
+        PyObject *loop = b == NULL ? NULL : pacpy_bridge_loop(b);
         PyObject *closed = loop == NULL ? NULL : PyObject_CallMethod(loop, "is_closed", NULL);
         if (closed == Py_True) {
             bridge_close(b);
@@ -794,15 +600,20 @@ find_or_make(struct pacpy_state *st, PyObject *loop)
         b = bridge_new(st, loop);
     }
     if (b != NULL && remember(st, b, loop, made) < 0) {
+        PyObject *exc = PyErr_GetRaisedException();
+        if (made && unwatch(b, loop) < 0) {
+            PyErr_WriteUnraisable(loop);
+        }
         bridge_close(b);
         Py_CLEAR(b);
+        restore_exception(exc);
     }
     return b;
 }
 
 /* The bridge of `loop`, which runs on this thread: a new reference, or NULL and an exception. */
-static BridgeObject *
-bridge_of(struct pacpy_state *st, PyObject *loop)
+BridgeObject *
+pacpy_bridge_of(struct pacpy_state *st, PyObject *loop)
 {
     BridgeObject *b = NULL;
     if (st->last_bridge != NULL) {
@@ -821,8 +632,8 @@ bridge_of(struct pacpy_state *st, PyObject *loop)
 }
 
 /* The loop that runs on this thread: a new reference. NULL: none, or an exception is set. */
-static PyObject *
-running_loop(struct pacpy_state *st)
+PyObject *
+pacpy_bridge_running_loop(struct pacpy_state *st)
 {
     if (st->Task_type == NULL) {
         PyObject *asyncio = PyDict_GetItemString(PyImport_GetModuleDict(), "asyncio");
@@ -835,212 +646,4 @@ running_loop(struct pacpy_state *st)
         Py_CLEAR(loop);
     }
     return loop;
-}
-
-/* ---- awaiting ------------------------------------------------------------------------------------- */
-
-/* Poll `f` with the waker of its wait. 1 and *value, 0, -1. */
-static int
-poll_waiting(FutureObject *f, struct pac_executor *ex, PyObject **value)
-{
-    /* A reference, since the poll may end the wait. */
-    struct pac_task *task = pac_task_ref(f->wait->task);
-    struct pac_waker waker = pac_task_waker(task);
-    struct pac_context cx = {&waker};
-    struct pacpy_frame frame;
-    int ready;
-    struct pac_scheduler *before = pac_executor_enter(ex);
-    pacpy_frame_push_by_hand(f->st, &frame, &cx);
-    if (f->driver != NULL && frame.current_task != NULL && f->driver != frame.current_task) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "this future is already being awaited by another task");
-        ready = -1;
-    }
-    else {
-        ready = pacpy_future_poll(f, &cx, value);
-        if (ready == 0) {
-            f->driver = frame.current_task;
-        }
-        else if (f->wait != NULL) {
-            pacpy_bridge_end_wait(f);
-        }
-    }
-    pacpy_frame_pop(&frame);
-    pac_task_unref(task);
-    pac_executor_leave(before);
-    if (ready >= 0 && pacpy_frame_top == NULL) {
-        pacpy_forget_await_result(f->st);
-    }
-    return ready;
-}
-
-/* The asyncio future to wait for: the present one of the wait, or a new one if that is done. */
-static PyObject *
-future_to_wait_for(struct pacpy_state *st, PyObject *present, PyObject *loop)
-{
-    if (present != NULL) {
-        Py_INCREF(present);
-        int done = is_done(st, present);
-        if (done == 0) {
-            return present;
-        }
-        Py_DECREF(present);
-        if (done < 0) {
-            return NULL;
-        }
-    }
-    return PyObject_CallMethodNoArgs(loop, st->str_create_future);
-}
-
-static bool
-is_waiting(FutureObject *f)
-{
-    if (f->wait != NULL && f->wait->executor != NULL) {
-        return true;
-    }
-    PyErr_SetString(PyExc_RuntimeError, "the future was dropped while it was polled");
-    return false;
-}
-
-/* `f` is pending: what the asyncio task has to wait for; NULL and an exception. Whatever runs Python
- * here may drop the future, and then nobody would wake that task. */
-static PyObject *
-suspend(FutureObject *f, PyObject *loop, BridgeObject *b)
-{
-    struct pacpy_state *st = f->st;
-    if (!is_waiting(f)) {
-        return NULL;
-    }
-    PyObject *asyncio_future = future_to_wait_for(st, f->wait->asyncio_future, loop);
-    if (asyncio_future == NULL) {
-        return NULL;
-    }
-    if (PyObject_SetAttr(asyncio_future, st->str__asyncio_future_blocking, Py_True) < 0 ||
-        (b != NULL && settle(b, loop) < 0) || !is_waiting(f)) {
-        Py_DECREF(asyncio_future);
-        return NULL;
-    }
-    Py_XSETREF(f->wait->asyncio_future, Py_NewRef(asyncio_future));
-    return asyncio_future;
-}
-
-/* What is left of the await under `loop`, whose executor is `ex` and whose bridge `b` (NULL: it is a
- * loop of ours). */
-static PyObject *
-step(FutureObject *f, PyObject *loop, BridgeObject *b, struct pac_executor *ex)
-{
-    PyObject *value;
-    if (f->wait != NULL && f->wait->executor != ex) {
-        pacpy_bridge_end_wait(f); /* it has moved here from another loop */
-    }
-    if (f->wait == NULL) {
-        f->wait = wait_new(ex, b, b == NULL ? (LoopObject *)loop : NULL);
-        if (f->wait == NULL) {
-            return NULL;
-        }
-    }
-    int ready = poll_waiting(f, ex, &value);
-    if (ready > 0) {
-        return pacpy_return_from_await(f->st, value);
-    }
-    if (ready < 0) {
-        return NULL;
-    }
-    PyObject *asyncio_future = suspend(f, loop, b);
-    if (asyncio_future == NULL) {
-        /* The await ends here, with this exception. */
-        PyObject *exc = PyErr_GetRaisedException();
-        pacpy_future_forget(f);
-        restore_exception(exc);
-    }
-    return asyncio_future;
-}
-
-PyObject *
-pacpy_bridge_iternext(FutureObject *f)
-{
-    struct pacpy_state *st = f->st;
-    PyObject *loop = running_loop(st);
-    if (loop == NULL) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_RuntimeError, "no running event loop");
-        }
-        return NULL;
-    }
-    PyObject *result = NULL;
-    if (PyObject_TypeCheck(loop, st->LoopBase_type)) {
-        struct pac_executor *ex = ((LoopObject *)loop)->executor;
-        if (ex == NULL) {
-            PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
-        }
-        else {
-            result = step(f, loop, NULL, ex);
-        }
-    }
-    else {
-        BridgeObject *b = bridge_of(st, loop);
-        if (b != NULL) {
-            result = step(f, loop, b, b->executor);
-            Py_DECREF(b);
-        }
-    }
-    Py_DECREF(loop);
-    return result;
-}
-
-void
-pacpy_bridge_end_wait(FutureObject *f)
-{
-    struct pacpy_wait *w = f->wait;
-    if (w == NULL) {
-        return;
-    }
-    f->wait = NULL;
-    f->driver = NULL;
-    /* Everything below may run anything; also under an exception that is on its way. */
-    PyObject *exc = PyErr_GetRaisedException();
-    BridgeObject *b = (BridgeObject *)Py_XNewRef(w->bridge);
-    bool elsewhere = w->executor != NULL && is_elsewhere(w);
-    wait_end(w);
-    if (b != NULL) {
-        PyObject *loop = NULL;
-        if (!elsewhere) {
-            loop = bridge_loop(b);
-        }
-        if (loop != NULL && settle(b, loop) < 0) {
-            PyErr_WriteUnraisable(loop);
-        }
-        Py_XDECREF(loop);
-        Py_DECREF(b);
-    }
-    restore_exception(exc);
-}
-
-bool
-pacpy_bridge_enter(struct pacpy_state *st, struct pac_scheduler **before)
-{
-    if (pac_current_scheduler != NULL) {
-        return false;
-    }
-    PyObject *loop = running_loop(st);
-    struct pac_executor *ex = NULL;
-    if (loop != NULL && PyObject_TypeCheck(loop, st->LoopBase_type)) {
-        ex = ((LoopObject *)loop)->executor;
-    }
-    else if (loop != NULL) {
-        BridgeObject *b = bridge_of(st, loop);
-        /* The coming turn arms the loop's timer for what is about to be armed. It holds the bridge. */
-        if (b != NULL && call_soon(b, loop) == 0) {
-            ex = b->executor;
-            update_hold(b);
-        }
-        Py_XDECREF(b);
-    }
-    Py_XDECREF(loop);
-    PyErr_Clear();
-    if (ex == NULL) {
-        return false;
-    }
-    *before = pac_executor_enter(ex);
-    return true;
 }

@@ -42,7 +42,7 @@ handle_loop(PyObject *op)
     return (LoopObject *)SLOT(op, loop);
 }
 
-/* ---- running ------------------------------------------------------------------------------------- */
+/* ---- running -------------------------------------------------------------------------------- */
 
 /* The callback has raised. */
 static void
@@ -117,6 +117,15 @@ static const struct pac_runnable_vtable handle_vtable = {
     .discard = handle_discard,
 };
 
+struct pacpy_adopted {
+    struct pac_runnable runnable;
+    LoopObject *loop;
+    PyObject *handle;
+    struct pacpy_adopted **place; /* where somebody remembers this, or NULL */
+};
+
+static const struct pac_runnable_vtable adopted_vtable;
+
 /* The timer's reference becomes the queue's. */
 static void
 handle_fire(struct pac_timer *timer)
@@ -134,6 +143,11 @@ pacpy_handle_visit_runnable(struct pac_runnable *r, visitproc visit, void *arg)
     if (r->vtable == &handle_vtable) {
         Py_VISIT(handle_object(PAC_CONTAINER_OF(r, struct handle, runnable)));
     }
+    else if (r->vtable == &adopted_vtable) {
+        struct pacpy_adopted *a = PAC_CONTAINER_OF(r, struct pacpy_adopted, runnable);
+        Py_VISIT(a->loop);
+        Py_VISIT(a->handle);
+    }
     return 0;
 }
 
@@ -146,7 +160,7 @@ pacpy_handle_visit_timer(struct pac_timer *timer, visitproc visit, void *arg)
     return 0;
 }
 
-/* ---- making -------------------------------------------------------------------------------------- */
+/* ---- making --------------------------------------------------------------------------------- */
 
 static PyObject *
 args_tuple(PyObject *const *args, Py_ssize_t nargs)
@@ -260,19 +274,23 @@ pacpy_handle_at(LoopObject *loop, uint64_t deadline_ns, PyObject *when, PyObject
     return op;
 }
 
-/* ---- somebody else's Handle ----------------------------------------------------------------------- */
+/* ---- somebody else's Handle ----------------------------------------------------------------- */
 
-struct adopted {
-    struct pac_runnable runnable;
-    LoopObject *loop;
-    PyObject *handle;
-};
+void
+pacpy_adopted_leave_place(struct pacpy_adopted *a)
+{
+    if (a != NULL && a->place != NULL) {
+        *a->place = NULL;
+        a->place = NULL;
+    }
+}
 
 static void
-adopted_free(struct adopted *a)
+adopted_free(struct pacpy_adopted *a)
 {
     LoopObject *loop = a->loop;
     PyObject *handle = a->handle;
+    pacpy_adopted_leave_place(a);
     PyMem_Free(a);
     Py_DECREF(handle);
     Py_DECREF(loop);
@@ -281,8 +299,9 @@ adopted_free(struct adopted *a)
 static void
 adopted_run(struct pac_runnable *r)
 {
-    struct adopted *a = PAC_CONTAINER_OF(r, struct adopted, runnable);
+    struct pacpy_adopted *a = PAC_CONTAINER_OF(r, struct pacpy_adopted, runnable);
     LoopObject *loop = a->loop;
+    pacpy_adopted_leave_place(a);
     uint64_t began_ns = PAC_UNLIKELY(loop->debug) ? pac_clock_ns() : 0;
     PyObject *done = NULL;
     if (pacpy_loop_leave_task(loop) == 0) {
@@ -308,7 +327,7 @@ adopted_run(struct pac_runnable *r)
 static void
 adopted_discard(struct pac_runnable *r)
 {
-    adopted_free(PAC_CONTAINER_OF(r, struct adopted, runnable));
+    adopted_free(PAC_CONTAINER_OF(r, struct pacpy_adopted, runnable));
 }
 
 static const struct pac_runnable_vtable adopted_vtable = {
@@ -317,13 +336,10 @@ static const struct pac_runnable_vtable adopted_vtable = {
 };
 
 int
-pacpy_handle_adopt(LoopObject *loop, PyObject *handle)
+pacpy_handle_adopt(LoopObject *loop, PyObject *handle, struct pacpy_adopted **place)
 {
-    if (PyObject_TypeCheck(handle, loop->st->CallbackHandle_type)) {
-        Py_INCREF(handle);
-        return queue_runnable(loop, &handle_of(handle)->runnable);
-    }
-    struct adopted *a = PyMem_Malloc(sizeof *a);
+    /* A handle of ours goes the same way: it may stand in the queue already. */
+    struct pacpy_adopted *a = PyMem_Malloc(sizeof *a);
     if (a == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -331,10 +347,14 @@ pacpy_handle_adopt(LoopObject *loop, PyObject *handle)
     a->runnable.vtable = &adopted_vtable;
     a->loop = (LoopObject *)Py_NewRef(loop);
     a->handle = Py_NewRef(handle);
+    a->place = place;
+    if (place != NULL) {
+        *place = a;
+    }
     return queue_runnable(loop, &a->runnable);
 }
 
-/* ---- slots --------------------------------------------------------------------------------------- */
+/* ---- slots ---------------------------------------------------------------------------------- */
 
 static int
 Handle_traverse(PyObject *op, visitproc visit, void *arg)
@@ -435,7 +455,7 @@ static PyType_Slot CallbackHandle_slots[] = {
 };
 
 static PyType_Spec CallbackHandle_spec = {
-    .name = "pyasync_c.CallbackHandle",
+    .name = "pyasync_c._core.Handle", /* what repr() says, and so logs and their filters, is as in asyncio */
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = CallbackHandle_slots,
 };
@@ -455,7 +475,7 @@ static PyType_Spec TimerHandle_spec = {
     .slots = TimerHandle_slots,
 };
 
-/* ---- asyncio's classes --------------------------------------------------------------------------- */
+/* ---- asyncio's classes ---------------------------------------------------------------------- */
 
 static int
 learn_offset(PyObject *cls, const char *name, Py_ssize_t *offset)

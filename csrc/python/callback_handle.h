@@ -17,8 +17,12 @@ PyObject *pacpy_handle_soon(LoopObject *loop, PyObject *callback, PyObject *cons
 PyObject *pacpy_handle_at(LoopObject *loop, uint64_t deadline_ns, PyObject *when, PyObject *callback,
                           PyObject *const *args, Py_ssize_t nargs, PyObject *context);
 
-/* Queue somebody else's asyncio.Handle: its _run() is called when its turn comes. 0 or -1. */
-int pacpy_handle_adopt(LoopObject *loop, PyObject *handle);
+/* Queue somebody else's asyncio.Handle: its _run() is called when its turn comes. Until then it stands at
+ * `*place`, if that is not NULL. 0 or -1. */
+int pacpy_handle_adopt(LoopObject *loop, PyObject *handle, struct pacpy_adopted **place);
+
+/* The place of `a` (NULL: there is none) goes away. */
+void pacpy_adopted_leave_place(struct pacpy_adopted *a);
 
 /* For the loop's tp_traverse: visit the handle behind a queued runnable, or behind an armed timer. */
 int pacpy_handle_visit_runnable(struct pac_runnable *r, visitproc visit, void *arg);

@@ -54,7 +54,7 @@ pacpy_completion_note_source(struct pacpy_completion *c)
     return c->source_traceback == NULL ? -1 : 0;
 }
 
-/* ---- finishing ----------------------------------------------------------------------------------- */
+/* ---- finishing ------------------------------------------------------------------------------ */
 
 struct callback_listener {
     struct pacpy_listener listener;
@@ -193,7 +193,7 @@ pacpy_completion_result(struct pacpy_completion *c)
     return NULL;
 }
 
-/* ---- memory -------------------------------------------------------------------------------------- */
+/* ---- memory --------------------------------------------------------------------------------- */
 
 int
 pacpy_completion_traverse(struct pacpy_completion *c, visitproc visit, void *arg)
@@ -259,7 +259,7 @@ pacpy_completion_report_unseen(struct pacpy_completion *c, const char *what)
     }
 }
 
-/* ---- asyncio.Future's methods -------------------------------------------------------------------- */
+/* ---- asyncio.Future's methods --------------------------------------------------------------- */
 
 static struct pacpy_completion *
 initialised(PyObject *op)
@@ -556,7 +556,7 @@ PyMethodDef pacpy_completion_methods[] = {
     {"remove_done_callback", completion_remove_done_callback, METH_O,
      "Take back every callback that equals fn; returns how many."},
     {"cancel", FASTCALL(completion_cancel), METH_FASTCALL | METH_KEYWORDS,
-     "Cancel; False if it is done."},
+     "Cancel, or of a Task: have CancelledError thrown at its await; False if it is done."},
     {"cancelled", completion_cancelled, METH_NOARGS, "True if it was cancelled."},
     {"done", completion_done, METH_NOARGS, "True if it has a result, an exception, or was cancelled."},
     {"get_loop", completion_get_loop, METH_NOARGS, "The loop that it belongs to."},
@@ -565,7 +565,7 @@ PyMethodDef pacpy_completion_methods[] = {
     {NULL},
 };
 
-/* ---- asyncio.Future's attributes ----------------------------------------------------------------- */
+/* ---- asyncio.Future's attributes ------------------------------------------------------------ */
 
 static PyObject *
 or_none(PyObject *value)
@@ -707,7 +707,7 @@ PyGetSetDef pacpy_completion_getset[] = {
     {NULL},
 };
 
-/* ---- awaiting one -------------------------------------------------------------------------------- */
+/* ---- awaiting one --------------------------------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD

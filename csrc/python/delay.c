@@ -31,7 +31,7 @@ typedef struct {
     bool elapsed;      /* was ready for the present deadline */
 } DelayObject;
 
-/* ---- what time it is ------------------------------------------------------------------------- */
+/* ---- what time it is ------------------------------------------------------------------------ */
 
 PyObject *
 pacpy_running_asyncio_loop(struct pacpy_state *st)
@@ -108,7 +108,7 @@ delay_now(PyObject *module, PyObject *Py_UNUSED(ignored))
     return time;
 }
 
-/* ---- the future ------------------------------------------------------------------------------ */
+/* ---- the future ----------------------------------------------------------------------------- */
 
 static int
 raise_status(enum pac_status status)
@@ -295,7 +295,8 @@ PyDoc_STRVAR(Delay_is_elapsed_doc,
              "is_elapsed($self, /)\n--\n\n"
              "True once the timer has fired for the present deadline.\n\n"
              "A Delay arms its timer when it is first polled, so one that nobody has awaited\n"
-             "is not elapsed, however much time goes by.");
+             "is not elapsed, however much time goes by. On the thread of its loop. Stands for\n"
+             "Tokio's Sleep::is_elapsed.");
 
 static PyObject *
 Delay_is_elapsed(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -364,7 +365,8 @@ static PyMethodDef Delay_methods[] = {
 
 PyDoc_STRVAR(Delay_deadline_doc,
              "When it is due, in seconds on the clock of now(); math.inf: never.\n\n"
-             "RuntimeError for one that was made outside of a loop, until its first poll.");
+             "RuntimeError for one that was made outside of a loop, until its first poll.\n"
+             "Stands for Tokio's Sleep::deadline.");
 
 static PyGetSetDef Delay_getset[] = {
     {"deadline", Delay_get_deadline, NULL, Delay_deadline_doc},
@@ -398,7 +400,7 @@ static PyType_Spec Delay_spec = {
     .slots = Delay_slots,
 };
 
-/* ---- functions ------------------------------------------------------------------------------- */
+/* ---- functions ------------------------------------------------------------------------------ */
 
 /* The arguments of sleep other than one alone: *result borrowed. 0 or -1. */
 static int

@@ -3,6 +3,7 @@
 
 #include "args.h"
 #include "callback_handle.h"
+#include "loop_sources.h"
 #include "task.h"
 #include "timeout.h"
 
@@ -10,13 +11,7 @@
 
 PAC_THREAD_LOCAL LoopObject *pacpy_running_loop;
 
-struct pacpy_source {
-    struct pac_source source;
-    LoopObject *loop; /* borrowed: it owns this */
-    PyObject *key;    /* a selectors.SelectorKey */
-};
-
-/* ---- parking: the GIL is given away, and signals are looked at ------------------------------------- */
+/* ---- parking: the GIL is given away, and signals are looked at ------------------------------ */
 
 static void
 before_wait(void *data)
@@ -43,7 +38,7 @@ after_wait(void *data, bool interrupted)
     return true;
 }
 
-/* ---- the current task ---------------------------------------------------------------------------- */
+/* ---- the current task ----------------------------------------------------------------------- */
 
 int
 pacpy_loop_set_current(LoopObject *loop, PyObject *task)
@@ -67,7 +62,7 @@ pacpy_loop_set_current(LoopObject *loop, PyObject *task)
 #endif
 }
 
-/* ---- errors -------------------------------------------------------------------------------------- */
+/* ---- errors --------------------------------------------------------------------------------- */
 
 void
 pacpy_loop_raise(LoopObject *loop, PyObject *exc)
@@ -134,8 +129,8 @@ pacpy_loop_note_duration(LoopObject *loop, uint64_t began_ns, PyObject *what)
     }
 }
 
-static int
-check_open(LoopObject *loop)
+int
+pacpy_loop_check_open(LoopObject *loop)
 {
     if (PAC_UNLIKELY(loop->executor == NULL)) {
         PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
@@ -144,7 +139,7 @@ check_open(LoopObject *loop)
     return 0;
 }
 
-/* ---- call_soon and its kin ----------------------------------------------------------------------- */
+/* ---- call_soon and its kin ------------------------------------------------------------------ */
 
 /* The `context` keyword, the only one there is: borrowed, NULL if absent. -1 and an exception. */
 static int
@@ -175,7 +170,11 @@ context_keyword(LoopObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObj
 static int
 check_callback(LoopObject *loop, PyObject *callback, const char *method, bool thread)
 {
-    if (check_open(loop) < 0) {
+    if (pacpy_loop_check_open(loop) < 0) {
+        return -1;
+    }
+    if (PAC_UNLIKELY(pac_executor_is_closed(loop->executor))) {
+        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
         return -1;
     }
     if (PAC_UNLIKELY(loop->debug)) {
@@ -196,7 +195,7 @@ PyObject *
 pacpy_loop_call_soon(LoopObject *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                      PyObject *context)
 {
-    if (check_open(loop) < 0) {
+    if (pacpy_loop_check_open(loop) < 0) {
         return NULL;
     }
     return pacpy_handle_soon(loop, callback, args, nargs, context);
@@ -283,7 +282,7 @@ Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
     return handle;
 }
 
-/* ---- tasks and futures --------------------------------------------------------------------------- */
+/* ---- tasks and futures ---------------------------------------------------------------------- */
 
 static PyObject *
 Loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -323,7 +322,7 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
     PyObject *name = NULL, *context = NULL;
     bool plain = nargs == 1 && PyCoro_CheckExact(args[0]) &&
                  (loop->task_factory == NULL || loop->task_factory == Py_None);
-    if (check_open(loop) < 0) {
+    if (pacpy_loop_check_open(loop) < 0) {
         return NULL;
     }
     for (Py_ssize_t i = 0; plain && kwnames != NULL && i < PyTuple_GET_SIZE(kwnames); i++) {
@@ -364,7 +363,7 @@ Loop_live_tasks(PyObject *op, PyObject *Py_UNUSED(ignored))
     return tasks;
 }
 
-/* ---- running ------------------------------------------------------------------------------------- */
+/* ---- running -------------------------------------------------------------------------------- */
 
 /* What pac_executor_run says, as an exception; the one on its way out comes first. */
 static PyObject *
@@ -412,7 +411,7 @@ static PyObject *
 Loop_run(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     LoopObject *loop = (LoopObject *)op;
-    if (check_open(loop) < 0) {
+    if (pacpy_loop_check_open(loop) < 0) {
         return NULL;
     }
     if (loop->pid != getpid()) {
@@ -460,152 +459,12 @@ close_executor(LoopObject *loop)
     pac_executor_free(ex);
 }
 
-static void
-free_sources(LoopObject *loop)
-{
-    struct pacpy_source **sources = loop->sources;
-    size_t count = loop->source_count;
-    loop->sources = NULL;
-    loop->source_count = 0;
-    for (size_t fd = 0; fd < count; fd++) {
-        if (sources[fd] != NULL) {
-            Py_DECREF(sources[fd]->key);
-            PyMem_Free(sources[fd]);
-        }
-    }
-    PyMem_Free(sources);
-}
-
 static PyObject *
 Loop_close_core(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     LoopObject *loop = (LoopObject *)op;
     close_executor(loop);
-    free_sources(loop);
-    Py_RETURN_NONE;
-}
-
-/* ---- descriptors: what the selector of the Python class is over ------------------------------------ */
-
-static void
-source_ready(struct pac_source *source, unsigned readiness)
-{
-    struct pacpy_source *s = PAC_CONTAINER_OF(source, struct pacpy_source, source);
-    LoopObject *loop = s->loop;
-    unsigned events = readiness & source->interest;
-    if (events == 0) {
-        return;
-    }
-    PyObject *done = PyObject_CallMethod((PyObject *)loop, "_process_events", "[(OI)]", s->key,
-                                         events);
-    if (done == NULL) {
-        pacpy_loop_raise_or_print(loop, (PyObject *)loop);
-    }
-    Py_XDECREF(done);
-}
-
-static int
-grow_sources(LoopObject *loop, size_t fd)
-{
-    if (fd < loop->source_count) {
-        return 0;
-    }
-    size_t count = fd * 2 + 16;
-    struct pacpy_source **grown = PyMem_Resize(loop->sources, struct pacpy_source *, count);
-    if (grown == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    memset(grown + loop->source_count, 0, (count - loop->source_count) * sizeof *grown);
-    loop->sources = grown;
-    loop->source_count = count;
-    return 0;
-}
-
-static struct pacpy_source *
-find_source(LoopObject *loop, int fd)
-{
-    struct pacpy_source *s =
-        fd >= 0 && (size_t)fd < loop->source_count ? loop->sources[fd] : NULL;
-    if (s == NULL) {
-        PyErr_Format(PyExc_KeyError, "descriptor %d is not registered", fd);
-    }
-    return s;
-}
-
-/* _poll_register(fd, events, key) */
-static PyObject *
-Loop_poll_register(PyObject *op, PyObject *args)
-{
-    LoopObject *loop = (LoopObject *)op;
-    int fd;
-    unsigned events;
-    PyObject *key;
-    if (!PyArg_ParseTuple(args, "iIO", &fd, &events, &key) || check_open(loop) < 0 ||
-        fd < 0 || grow_sources(loop, (size_t)fd) < 0) {
-        return NULL;
-    }
-    struct pacpy_source *s = PyMem_Malloc(sizeof *s);
-    if (s == NULL) {
-        return PyErr_NoMemory();
-    }
-    s->source.fd = fd;
-    s->source.interest = events;
-    s->source.ready = source_ready;
-    s->loop = loop;
-    s->key = Py_NewRef(key);
-    if (pac_reactor_add(&loop->executor->reactor, &s->source) != PAC_OK) {
-        Py_DECREF(key);
-        PyMem_Free(s);
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
-    loop->sources[fd] = s;
-    Py_RETURN_NONE;
-}
-
-/* _poll_modify(fd, events, key) */
-static PyObject *
-Loop_poll_modify(PyObject *op, PyObject *args)
-{
-    LoopObject *loop = (LoopObject *)op;
-    int fd;
-    unsigned events;
-    PyObject *key;
-    if (!PyArg_ParseTuple(args, "iIO", &fd, &events, &key) || check_open(loop) < 0) {
-        return NULL;
-    }
-    struct pacpy_source *s = find_source(loop, fd);
-    if (s == NULL) {
-        return NULL;
-    }
-    if (events != s->source.interest &&
-        pac_reactor_modify(&loop->executor->reactor, &s->source, events) != PAC_OK) {
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
-    Py_SETREF(s->key, Py_NewRef(key));
-    Py_RETURN_NONE;
-}
-
-/* _poll_unregister(fd) */
-static PyObject *
-Loop_poll_unregister(PyObject *op, PyObject *fd_object)
-{
-    LoopObject *loop = (LoopObject *)op;
-    int fd = PyLong_AsLong(fd_object);
-    if (fd == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    struct pacpy_source *s = find_source(loop, fd);
-    if (s == NULL) {
-        return NULL;
-    }
-    loop->sources[fd] = NULL;
-    if (loop->executor != NULL && loop->pid == getpid()) {
-        /* A fork's child shares the epoll set with its parent, and leaves it alone. */
-        pac_reactor_remove(&loop->executor->reactor, &s->source);
-    }
-    Py_DECREF(s->key);
-    PyMem_Free(s);
+    pacpy_sources_free(loop);
     Py_RETURN_NONE;
 }
 
@@ -613,7 +472,7 @@ static PyObject *
 Loop_add_callback(PyObject *op, PyObject *handle)
 {
     LoopObject *loop = (LoopObject *)op;
-    if (check_open(loop) < 0) {
+    if (pacpy_loop_check_open(loop) < 0) {
         return NULL;
     }
     PyObject *cancelled = PyObject_GetAttrString(handle, "_cancelled");
@@ -621,7 +480,9 @@ Loop_add_callback(PyObject *op, PyObject *handle)
         return NULL;
     }
     Py_DECREF(cancelled);
-    if (cancelled != Py_True && pacpy_handle_adopt(loop, handle) < 0) {
+    struct pacpy_adopted **place = loop->reporting;
+    loop->reporting = NULL;
+    if (cancelled != Py_True && pacpy_handle_adopt(loop, handle, place) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -633,7 +494,7 @@ nothing(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* ---- attributes ---------------------------------------------------------------------------------- */
+/* ---- attributes ----------------------------------------------------------------------------- */
 
 static PyObject *
 Loop_get_debug(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -701,7 +562,7 @@ static PyObject *
 Loop_metrics(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     LoopObject *loop = (LoopObject *)op;
-    if (check_open(loop) < 0) {
+    if (pacpy_loop_check_open(loop) < 0) {
         return NULL;
     }
     struct pac_executor *ex = loop->executor;
@@ -715,7 +576,7 @@ Loop_metrics(PyObject *op, PyObject *Py_UNUSED(ignored))
                          (ull)m->timers_fired, (ull)m->queue_depth_max, (ull)m->slow_runs);
 }
 
-/* ---- the type ------------------------------------------------------------------------------------ */
+/* ---- the type ------------------------------------------------------------------------------- */
 
 static PyObject *
 Loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -784,10 +645,9 @@ Loop_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(loop->raised);
     Py_VISIT(loop->task_factory);
-    for (size_t fd = 0; fd < loop->source_count; fd++) {
-        if (loop->sources[fd] != NULL) {
-            Py_VISIT(loop->sources[fd]->key);
-        }
+    int stop = pacpy_sources_visit(loop, visit, arg);
+    if (stop != 0) {
+        return stop;
     }
     return loop->executor == NULL ? 0 : visit_executor(loop->executor, visit, arg);
 }
@@ -797,7 +657,7 @@ Loop_clear(PyObject *op)
 {
     LoopObject *loop = (LoopObject *)op;
     close_executor(loop);
-    free_sources(loop);
+    pacpy_sources_free(loop);
     Py_CLEAR(loop->raised);
     Py_CLEAR(loop->task_factory);
     return 0;
@@ -834,9 +694,9 @@ static PyMethodDef Loop_methods[] = {
     {"_close_core", Loop_close_core, METH_NOARGS, "End all tasks and close the executor."},
     {"_live_tasks", Loop_live_tasks, METH_NOARGS, "The tasks that have not ended, oldest first."},
     {"_metrics", Loop_metrics, METH_NOARGS, metrics_doc},
-    {"_poll_register", Loop_poll_register, METH_VARARGS, "Watch a descriptor."},
-    {"_poll_modify", Loop_poll_modify, METH_VARARGS, "Change what it is watched for."},
-    {"_poll_unregister", Loop_poll_unregister, METH_O, "Stop watching it."},
+    {"_poll_register", pacpy_loop_poll_register, METH_VARARGS, "Watch a descriptor."},
+    {"_poll_modify", pacpy_loop_poll_modify, METH_VARARGS, "Change what it is watched for."},
+    {"_poll_unregister", pacpy_loop_poll_unregister, METH_O, "Stop watching it."},
     {"_add_callback", Loop_add_callback, METH_O, "Queue a Handle."},
     {"_add_callback_signalsafe", Loop_add_callback, METH_O, "Queue a Handle."},
     {"_timer_handle_cancelled", nothing, METH_O, "Nothing to do: cancelling has disarmed it."},

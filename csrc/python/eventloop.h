@@ -11,7 +11,8 @@
 
 #include "../core/executor.h"
 
-struct pacpy_source; /* eventloop.c: a descriptor that is watched */
+struct pacpy_source;  /* eventloop.c: a descriptor that is watched */
+struct pacpy_adopted; /* callback_handle.c: somebody else's Handle in our queue */
 
 typedef struct pacpy_loop {
     PyObject_HEAD
@@ -24,6 +25,7 @@ typedef struct pacpy_loop {
     PyThreadState *waiting;        /* while parked: the detached thread state */
     struct pacpy_source **sources; /* by descriptor */
     size_t source_count;
+    struct pacpy_adopted **reporting; /* while a source reports an event: where it remembers the handle */
     uint64_t polls, spurious_polls;
     unsigned long thread_id;       /* of the thread that runs it; 0: none */
     pid_t pid;                     /* the process that made it: a fork's child may not run it */
@@ -47,10 +49,14 @@ static inline void
 pacpy_loop_catch_up(LoopObject *loop)
 {
     struct pac_executor *ex = loop->executor;
-    if (PAC_UNLIKELY(!ex->running && !ex->parked && pac_inject_has_work(&ex->scheduler.inject))) {
+    if (PAC_UNLIKELY(!ex->running && !ex->parked && pac_inject_has_work(&ex->scheduler.inject)) &&
+        !pac_executor_is_closed(ex)) {
         pac_inject_take(&ex->scheduler.inject, &ex->scheduler.ready);
     }
 }
+
+/* 0, or -1 with RuntimeError: the loop is closed. */
+int pacpy_loop_check_open(LoopObject *loop);
 
 /* call_soon: a new handle, whose reference may be given up at once, or NULL. `context` NULL: the present
  * one. */

@@ -5,7 +5,7 @@
 #include "bridge.h"
 #include "waker.h"
 
-/* ---- polling ------------------------------------------------------------------------------------- */
+/* ---- polling -------------------------------------------------------------------------------- */
 
 static int
 refuse_poll(FutureObject *f)
@@ -146,7 +146,7 @@ Future_am_await(PyObject *op)
     return Py_NewRef(op);
 }
 
-/* ---- letting go ---------------------------------------------------------------------------------- */
+/* ---- letting go ----------------------------------------------------------------------------- */
 
 static const struct pacpy_future_vtable python_vtable;
 
@@ -177,7 +177,7 @@ pacpy_future_fini(FutureObject *f)
     }
 }
 
-/* ---- a Future written in Python ------------------------------------------------------------------- */
+/* ---- a Future written in Python ------------------------------------------------------------- */
 
 static int
 python_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
@@ -287,7 +287,7 @@ Future_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
-/* ---- methods ------------------------------------------------------------------------------------- */
+/* ---- methods -------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(Future_poll_doc,
 "poll($self, cx, /)\n--\n\n"
@@ -471,7 +471,7 @@ static PyType_Spec Future_spec = {
     .slots = Future_slots,
 };
 
-/* ---- yield_now ----------------------------------------------------------------------------------- */
+/* ---- yield_now ------------------------------------------------------------------------------ */
 
 static int
 yield_now_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
@@ -576,7 +576,7 @@ yield_now(PyObject *module, PyObject *Py_UNUSED(ignored))
     return op;
 }
 
-/* ---- ready, pending, poll_fn: one object each ---------------------------------------------------- */
+/* ---- ready, pending, poll_fn: one object each ----------------------------------------------- */
 
 typedef struct {
     FutureObject base;
@@ -737,7 +737,7 @@ poll_fn(PyObject *module, PyObject *function)
     return payload_new(st, st->PollFn_type, &poll_fn_vtable, function);
 }
 
-/* ---- an awaitable that is ready at once ------------------------------------------------------------ */
+/* ---- an awaitable that is ready at once ----------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD
@@ -829,7 +829,7 @@ pacpy_immediate(struct pacpy_state *st, PyObject *value)
     return op;
 }
 
-/* ---- module -------------------------------------------------------------------------------------- */
+/* ---- module --------------------------------------------------------------------------------- */
 
 static PyMethodDef functions[] = {
     {"yield_now", yield_now, METH_NOARGS, yield_now_doc},

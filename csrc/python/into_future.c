@@ -33,7 +33,7 @@ typedef struct {
     PyObject *inner;     /* a Future */
 } PollOnceObject;
 
-/* ---- what is awaitable --------------------------------------------------------------------------- */
+/* ---- what is awaitable ---------------------------------------------------------------------- */
 
 static bool
 is_coroutine(PyObject *op)
@@ -110,7 +110,7 @@ iterator_of(PyObject *op)
     return NULL;
 }
 
-/* ---- waiting for an asyncio future ---------------------------------------------------------------- */
+/* ---- waiting for an asyncio future ---------------------------------------------------------- */
 
 /* Called by a future of another implementation when it is done. `weakref` is to the IntoFuture, as that
  * future must not keep it and its coroutine alive. */
@@ -279,7 +279,7 @@ wait_for(IntoFutureObject *self, struct pac_context *cx, PyObject *what)
     return -1;
 }
 
-/* ---- polling ------------------------------------------------------------------------------------- */
+/* ---- polling -------------------------------------------------------------------------------- */
 
 /* What to send into: a new reference, or NULL and an exception. */
 static PyObject *
@@ -443,7 +443,7 @@ static const struct pacpy_future_vtable into_future_vtable = {
     .forget = IntoFuture_forget,
 };
 
-/* ---- the type ------------------------------------------------------------------------------------ */
+/* ---- the type ------------------------------------------------------------------------------- */
 
 static int
 IntoFuture_traverse(PyObject *op, visitproc visit, void *arg)
@@ -584,7 +584,7 @@ into_future(PyObject *module, PyObject *awaitable)
     return need_awaitable(awaitable) < 0 ? NULL : into_future_new(st, awaitable);
 }
 
-/* ---- poll_once ----------------------------------------------------------------------------------- */
+/* ---- poll_once ------------------------------------------------------------------------------ */
 
 static int
 need_table(struct pacpy_state *st)
@@ -781,7 +781,7 @@ poll_once(PyObject *module, PyObject *awaitable)
     return op;
 }
 
-/* ---- module -------------------------------------------------------------------------------------- */
+/* ---- module --------------------------------------------------------------------------------- */
 
 static PyMethodDef functions[] = {
     {"into_future", into_future, METH_O, into_future_doc},

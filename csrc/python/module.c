@@ -5,7 +5,7 @@
 #include "eventloop.h"
 #include "task.h"
 
-/* ---- types --------------------------------------------------------------------------------------- */
+/* ---- types ---------------------------------------------------------------------------------- */
 
 static struct PyModuleDef core_module;
 
@@ -28,7 +28,7 @@ pacpy_make_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeO
     return name == NULL ? 0 : PyModule_AddObjectRef(module, name, type);
 }
 
-/* ---- free lists ---------------------------------------------------------------------------------- */
+/* ---- free lists ----------------------------------------------------------------------------- */
 
 /* A listed object's type field is the link: its reference to the type was given up. */
 static inline PyObject *
@@ -109,7 +109,7 @@ pacpy_freelists_trim(struct pacpy_state *st, uint64_t now_ns)
 #undef X
 }
 
-/* ---- results of awaits --------------------------------------------------------------------------- */
+/* ---- results of awaits ---------------------------------------------------------------------- */
 
 PyObject *
 pacpy_return_from_await(struct pacpy_state *st, PyObject *value)
@@ -161,7 +161,7 @@ pacpy_empty_stop_iteration(struct pacpy_state *st)
     }
 }
 
-/* ---- PENDING ------------------------------------------------------------------------------------- */
+/* ---- PENDING -------------------------------------------------------------------------------- */
 
 static PyObject *
 Pending_repr(PyObject *op)
@@ -212,7 +212,7 @@ static PyType_Spec Pending_spec = {
     .slots = Pending_slots,
 };
 
-/* ---- asyncio, when it is needed ------------------------------------------------------------------- */
+/* ---- asyncio, when it is needed ------------------------------------------------------------- */
 
 struct wanted {
     const char *module;
@@ -299,7 +299,7 @@ static PyMethodDef functions[] = {
     {NULL},
 };
 
-/* ---- the module ---------------------------------------------------------------------------------- */
+/* ---- the module ----------------------------------------------------------------------------- */
 
 static int
 exec_state(PyObject *module)

@@ -25,7 +25,7 @@ typedef struct {
     PyObject *notify; /* strong */
 } NotifiedObject;
 
-/* ---- Notified -------------------------------------------------------------------------------- */
+/* ---- Notified ------------------------------------------------------------------------------- */
 
 /* As if it had never waited: out of the list, an unseen notification passed on, and broadcasts
  * since it was made still count. */
@@ -162,7 +162,7 @@ static PyType_Spec Notified_spec = {
     .slots = Notified_slots,
 };
 
-/* ---- Notify ---------------------------------------------------------------------------------- */
+/* ---- Notify --------------------------------------------------------------------------------- */
 
 static PyObject *
 Notify_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)

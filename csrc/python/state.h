@@ -176,7 +176,7 @@ int pacpy_callback_handle_make_types(struct pacpy_state *st);
 int pacpy_make_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot,
                     const char *name);
 
-/* ---- free lists ---------------------------------------------------------------------------------- */
+/* ---- free lists ----------------------------------------------------------------------------- */
 
 /* An object of exactly `type` from the list or newly allocated: with one reference, not tracked; its
  * fields after the object header are as they were left (zero if new). NULL and MemoryError. */
@@ -190,7 +190,7 @@ void pacpy_freelist_free(struct pacpy_freelist *list, PyTypeObject *exact, PyObj
  * within it. For when there is nothing else to do. */
 void pacpy_freelists_trim(struct pacpy_state *st, uint64_t now_ns);
 
-/* ---- results of awaits --------------------------------------------------------------------------- */
+/* ---- results of awaits ---------------------------------------------------------------------- */
 
 /* Make StopIteration(value) the exception, for a tp_iternext that returns `value` (whose reference is
  * taken) as the result of an await; for None sets nothing. Always returns NULL. */

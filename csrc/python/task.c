@@ -22,7 +22,7 @@
 #include "context_snapshot.h"
 #include "future.h"
 
-/* ---- current task -------------------------------------------------------------------------------- */
+/* ---- current task --------------------------------------------------------------------------- */
 
 static inline PyObject *
 task_object(struct pacpy_task *t)
@@ -47,7 +47,7 @@ pacpy_task_track(PyObject *op)
     }
 }
 
-/* ---- one poll ------------------------------------------------------------------------------------ */
+/* ---- one poll ------------------------------------------------------------------------------- */
 
 /* Have `exc` (reference taken; NULL: the exception that is set) thrown by the next poll. */
 static void
@@ -330,6 +330,33 @@ pacpy_task_own_context(struct pacpy_task *t)
     return 0;
 }
 
+/* The state of a coroutine that has never run, as this Python spells it: read off a fresh one. */
+static int8_t frame_created;
+
+static bool
+coroutine_has_started(PyObject *coroutine)
+{
+#if PY_VERSION_HEX < 0x030E0000
+    return PyCoro_CheckExact(coroutine) &&
+           ((PyCoroObject *)coroutine)->cr_frame_state != frame_created;
+#else
+    return false;
+#endif
+}
+
+/* Before the coroutine runs for the first time here. 0 or -1. */
+static int
+prepare_first_step(struct pacpy_task *t)
+{
+    t->is_new = false;
+    if (!t->was_started && coroutine_has_started(t->coroutine)) {
+        /* Sending into it would take it from the task that it has become, which would wait for good. */
+        PyErr_SetString(PyExc_RuntimeError, "this coroutine is the coroutine of another task already");
+        return -1;
+    }
+    return t->context_is_snapshot ? pacpy_task_own_context(t) : 0;
+}
+
 /* Advance the coroutine once, in its context and as the current task. */
 static PySendResult
 step(struct pacpy_task *t, struct pac_context *cx, PyObject **result)
@@ -352,8 +379,7 @@ step(struct pacpy_task *t, struct pac_context *cx, PyObject **result)
 #ifdef PACPY_HAVE_DICT_VERSION
     frame.version = pacpy_dict_version(st->asyncio_current_tasks);
 #endif
-    if ((t->context_is_snapshot && pacpy_task_own_context(t) < 0) ||
-        PyContext_Enter(t->context) < 0) {
+    if ((PAC_UNLIKELY(t->is_new) && prepare_first_step(t) < 0) || PyContext_Enter(t->context) < 0) {
         return PYGEN_ERROR;
     }
     pacpy_frame_top = &frame;
@@ -499,21 +525,7 @@ pacpy_task_object_of_core(struct pac_task *core)
     return task_object(PAC_CONTAINER_OF(core->future, struct pacpy_task, future));
 }
 
-/* ---- making one ---------------------------------------------------------------------------------- */
-
-/* The state of a coroutine that has never run, as this Python spells it: read off a fresh one. */
-static int8_t frame_created;
-
-static bool
-coroutine_has_started(PyObject *coroutine)
-{
-#if PY_VERSION_HEX < 0x030E0000
-    return PyCoro_CheckExact(coroutine) &&
-           ((PyCoroObject *)coroutine)->cr_frame_state != frame_created;
-#else
-    return false;
-#endif
-}
+/* ---- making one ----------------------------------------------------------------------------- */
 
 int
 pacpy_task_learn_coroutines(struct pacpy_state *st)
@@ -553,6 +565,8 @@ task_init(PyObject *op, LoopObject *loop, PyObject *coroutine, PyObject *name, P
     t->cancel_requests = 0;
     t->must_cancel = false;
     t->log_destroy_pending = true;
+    t->is_new = true;
+    t->was_started = coroutine_has_started(coroutine);
     t->context_is_snapshot = context == NULL || context == Py_None;
     t->context = t->context_is_snapshot ? pacpy_context_snapshot(st) : Py_NewRef(context);
     if (t->context == NULL) {
@@ -657,7 +671,7 @@ pacpy_task_spawn(LoopObject *loop, PyObject *coroutine, PyObject *name, PyObject
     return op;
 }
 
-/* ---- module functions ---------------------------------------------------------------------------- */
+/* ---- module functions ----------------------------------------------------------------------- */
 
 /* spawn on a loop that is not ours: loop.create_task(coroutine, name=, context=). */
 static PyObject *
@@ -758,7 +772,8 @@ spawn(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnam
 
 PyDoc_STRVAR(current_task_doc,
 "current_task()\n--\n\n"
-"The task that is running on this thread, on whatever loop; None outside one.");
+"The task that is running on this thread, on whatever loop; None outside one. As\n"
+"asyncio.current_task, which raises without a loop.");
 
 static PyObject *
 current_task(PyObject *module, PyObject *Py_UNUSED(ignored))

@@ -1,7 +1,7 @@
 /* task_type.c - the Python type Task: asyncio.Task's methods and attributes over what task.c keeps. */
 #include "task.h"
 
-/* ---- making one ---------------------------------------------------------------------------------- */
+/* ---- making one ----------------------------------------------------------------------------- */
 
 static int
 check_coroutine(struct pacpy_state *st, PyObject *coroutine)
@@ -59,7 +59,7 @@ Task_init(PyObject *op, PyObject *args, PyObject *kwargs)
     return pacpy_task_begin(op, loop, coroutine, name, context, eager && pacpy_running_loop == loop);
 }
 
-/* ---- slots --------------------------------------------------------------------------------------- */
+/* ---- slots ---------------------------------------------------------------------------------- */
 
 static int
 Task_traverse(PyObject *op, visitproc visit, void *arg)
@@ -149,7 +149,7 @@ Task_repr(PyObject *op)
     return PyObject_CallMethod(st->asyncio_support, "task_repr", "O", op);
 }
 
-/* ---- asyncio.Task's methods ---------------------------------------------------------------------- */
+/* ---- asyncio.Task's methods ----------------------------------------------------------------- */
 
 static PyObject *
 Task_set_result(PyObject *op, PyObject *value)

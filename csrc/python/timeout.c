@@ -49,7 +49,7 @@ typedef struct {
     enum timeout_state state;
 } TimeoutObject;
 
-/* ---- expiring -------------------------------------------------------------------------------- */
+/* ---- expiring ------------------------------------------------------------------------------- */
 
 /* The deadline has come. 0, or -1 with the exception of the task's cancel(). */
 static int
@@ -117,7 +117,7 @@ on_timeout(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyMethodDef on_timeout_def = {"on_timeout", on_timeout, METH_NOARGS,
                                      "The deadline of a Timeout has come."};
 
-/* ---- arming ---------------------------------------------------------------------------------- */
+/* ---- arming --------------------------------------------------------------------------------- */
 
 /* 0, or -1 with the exception of another loop's handle. */
 static int
@@ -254,7 +254,7 @@ count_from_now(struct deadline *d, LoopObject *loop)
     d->kind = AT;
 }
 
-/* ---- entering and leaving -------------------------------------------------------------------- */
+/* ---- entering and leaving ------------------------------------------------------------------- */
 
 /* The task that is running: a new reference. NULL and RuntimeError. */
 static PyObject *
@@ -462,7 +462,7 @@ Timeout_aexit(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     return status < 0 ? NULL : pacpy_immediate(self->st, Py_NewRef(Py_None));
 }
 
-/* ---- methods --------------------------------------------------------------------------------- */
+/* ---- methods -------------------------------------------------------------------------------- */
 
 /* `when`, seconds or None, as a deadline. 0 or -1. */
 static int
@@ -612,7 +612,7 @@ static PyMethodDef Timeout_methods[] = {
     {NULL},
 };
 
-/* ---- the type -------------------------------------------------------------------------------- */
+/* ---- the type ------------------------------------------------------------------------------- */
 
 static PyObject *
 timeout_new(struct pacpy_state *st, struct deadline deadline)
@@ -719,7 +719,7 @@ static PyType_Spec Timeout_spec = {
     .slots = Timeout_slots,
 };
 
-/* ---- functions ------------------------------------------------------------------------------- */
+/* ---- functions ------------------------------------------------------------------------------ */
 
 /* Count the deadline from the time of the loop that runs on this thread, if there is one. 0 or
  * -1. */

@@ -45,7 +45,7 @@ struct graveyard {
 /* Only its address is used. */
 static struct callable_waker closed;
 
-/* ---- attached or not ------------------------------------------------------------------------- */
+/* ---- attached or not ------------------------------------------------------------------------ */
 
 static bool
 interpreter_is_ending(void)
@@ -77,7 +77,7 @@ is_attached(const struct graveyard *g)
     return PyThreadState_GetInterpreter(tstate) == g->interpreter;
 }
 
-/* ---- the graveyard --------------------------------------------------------------------------- */
+/* ---- the graveyard -------------------------------------------------------------------------- */
 
 static void
 graveyard_unref(struct graveyard *g)
@@ -178,7 +178,7 @@ graveyard_of(PyTypeObject *type)
     return PyCapsule_GetPointer(capsule, graveyard_name);
 }
 
-/* ---- the waker that calls -------------------------------------------------------------------- */
+/* ---- the waker that calls ------------------------------------------------------------------- */
 
 /* Attached. Whoever wakes may be in the middle of anything, with an exception set too. */
 static void
@@ -309,7 +309,7 @@ waker_callable(const WakerObject *self)
                : NULL;
 }
 
-/* ---- Waker ----------------------------------------------------------------------------------- */
+/* ---- Waker ---------------------------------------------------------------------------------- */
 
 /* Takes `w` over, an error included. */
 static PyObject *
@@ -507,7 +507,7 @@ static PyType_Spec Waker_spec = {
     .slots = Waker_slots,
 };
 
-/* ---- Context --------------------------------------------------------------------------------- */
+/* ---- Context -------------------------------------------------------------------------------- */
 
 static PyObject *
 context_alloc(struct pacpy_state *st, const struct pac_waker *borrowed, PyObject *waker)
@@ -675,7 +675,7 @@ static PyType_Spec Context_spec = {
     .slots = Context_slots,
 };
 
-/* ---- the module ------------------------------------------------------------------------------ */
+/* ---- the module ----------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(noop_waker_doc, "noop_waker($module, /)\n--\n\n"
                              "A Waker that does nothing, to poll a future by hand just to look.\n\n"

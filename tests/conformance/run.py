@@ -43,7 +43,7 @@ FAST = """
 MODULES = sorted(
     FAST
     + """
-    test_buffered_proto test_events test_sendfile test_server test_sock_lowlevel test_ssl
+    test_base_events test_buffered_proto test_events test_selector_events test_sendfile test_server test_sock_lowlevel test_ssl
     test_sslproto test_staggered test_streams test_subprocess test_unix_events
     """.split()
 )
@@ -81,6 +81,55 @@ def make_loops_ours() -> None:
     loop.close()
 
 
+def make_jumping_loop():
+    """A loop of ours whose time stands still while anything is ready, and then jumps to the next timer."""
+    import asyncio
+    import heapq
+
+    import pyasync_c
+
+    idle_passes = 50  # more than any test needs between two timers
+
+    class JumpingLoop(pyasync_c.EventLoop):
+        def __init__(self):
+            super().__init__()
+            self._now = 0
+            self._timers = []
+            self._waits = False
+
+        def time(self):
+            return self._now
+
+        def advance_time(self, seconds):
+            self._now += seconds
+
+        def call_later(self, delay, callback, *args, context=None):
+            return self.call_at(self._now + delay, callback, *args, context=context)
+
+        def call_at(self, when, callback, *args, context=None):
+            timer = asyncio.TimerHandle(when, callback, args, self, context)
+            heapq.heappush(self._timers, timer)
+            if not self._waits:
+                self._waits = True
+                self._wait(idle_passes)
+            return timer
+
+        def _wait(self, passes):
+            while self._timers and self._timers[0].cancelled():
+                heapq.heappop(self._timers)
+            if not self._timers:
+                self._waits = False
+            elif passes:
+                super().call_soon(self._wait, passes - 1)
+            else:
+                timer = heapq.heappop(self._timers)
+                self._now = max(self._now, timer.when())
+                self._add_callback(timer)
+                self._wait(idle_passes)
+
+    return JumpingLoop()
+
+
 def our_future(*, loop=None):
     import asyncio
 
@@ -99,8 +148,8 @@ def add_tests_of_our_classes(module) -> None:
     from test.test_asyncio import utils
 
     def new_test_loop(self, gen=None):
-        # `gen` says how the test's own loop is to advance its clock; ours keeps the real time.
-        loop = pyasync_c.new_event_loop()
+        # `gen` checks what the loop sleeps for; a loop whose clock jumps is all that its tests need.
+        loop = pyasync_c.new_event_loop() if gen is None else make_jumping_loop()
         self.set_event_loop(loop)
         return loop
 
@@ -155,6 +204,8 @@ def run_module(name: str, ours: bool, results: Path, only: set[str], skip: set[s
     faulthandler.enable()
 
     class Result(unittest.TestResult):
+        problem = None
+
         def startTest(self, test):
             faulthandler.dump_traceback_later(SECONDS_PER_TEST, exit=True)
             self.problem = None
@@ -164,13 +215,15 @@ def run_module(name: str, ours: bool, results: Path, only: set[str], skip: set[s
         def stopTest(self, test):
             faulthandler.cancel_dump_traceback_later()
             print(json.dumps(["end", short_name(test), self.problem]), file=out)
+            self.problem = None
             super().stopTest(test)
 
         def note(self, test, error):
             text = self._exc_info_to_string(error, test)
-            self.problem = (self.problem or "") + text
-            if not hasattr(test, "_testMethodName") and not hasattr(test, "test_case"):
-                # A fixture of a class or the module: it neither starts nor stops.
+            if hasattr(test, "_testMethodName"):
+                self.problem = (self.problem or "") + text
+            else:
+                # A fixture of a class or of the module: it neither starts nor stops.
                 print(json.dumps(["end", short_name(test), text]), file=out)
 
         def addError(self, test, error):
@@ -201,8 +254,6 @@ def run_module(name: str, ours: bool, results: Path, only: set[str], skip: set[s
         add_tests_of_our_classes(module)
     suite = unittest.TestSuite(wanted(unittest.defaultTestLoader.loadTestsFromModule(module)))
     result = Result()
-    setup = getattr(module, "setUpModule", None)
-    assert setup is None or callable(setup)
     suite.run(result)
     print(json.dumps(["finished", name, None]), file=out)
 
@@ -260,15 +311,16 @@ def run_apart(name: str, ours: bool, only: set[str] = frozenset()) -> dict[str, 
                 return outcomes
 
 
-def read_expected() -> list[tuple[str, str]]:
-    """(pattern, reason) of every test that may fail with this version of Python."""
+def read_expected(name: str) -> dict[str, bool]:
+    """The patterns of the tests of a module that may fail with this Python: do they always?"""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    return [
-        (pattern, entry["reason"])
+    return {
+        pattern: not entry.get("sometimes", False)
         for entry in tomllib.loads(EXPECTED.read_text())["expected"]
         if version in entry.get("versions", [version])
         for pattern in entry["tests"]
-    ]
+        if pattern.split(".")[0] == name
+    }
 
 
 @dataclass
@@ -285,7 +337,7 @@ class Report:
 def check(name: str) -> Report:
     outcomes = run_apart(name, ours=True)
     failed = {test: problem for test, problem in outcomes.items() if problem is not None}
-    patterns = [pattern for pattern, _ in read_expected() if pattern.split(".")[0] == name]
+    patterns = read_expected(name)
     report = Report(run=len(outcomes))
     unlisted = {
         test for test in failed if not any(fnmatch.fnmatchcase(test, p) for p in patterns)
@@ -298,7 +350,7 @@ def check(name: str) -> Report:
         report.ours[test] = problem
         if test in unlisted:
             report.unexpected.append(test)
-    report.stale = [p for p in patterns if not fnmatch.filter(failed, p)]
+    report.stale = [p for p, always in patterns.items() if always and not fnmatch.filter(failed, p)]
     return report
 
 

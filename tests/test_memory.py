@@ -1,0 +1,660 @@
+"""Memory: nothing is kept that is done with, running out is survived, and the collector may come
+at any moment."""
+
+import asyncio
+import ctypes
+import gc
+import sys
+import weakref
+
+import pytest
+from helpers import collect, python, run_asyncio, turns
+
+import pyasync_c
+from pyasync_c import PENDING, Notify, _core
+
+_core._need_asyncio()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections():
+    """Leave out of every collection what pytest and the other tests have made."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+class Once(pyasync_c.Future):
+    """A Future of Python: pending once."""
+
+    def __init__(self):
+        self.polled = False
+
+    def poll(self, cx):
+        if self.polled:
+            return 1
+        self.polled = True
+        cx.waker.clone().wake()
+        return PENDING
+
+
+class Never(pyasync_c.Future):
+    def poll(self, cx):
+        self.waker = cx.waker.clone()
+        return PENDING
+
+
+async def nothing():
+    pass
+
+
+async def awaits(awaitable):
+    return await awaitable
+
+
+async def cancel(task):
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+# ── what every type is made of ───────────────────────────────────────────────────────────────
+
+
+async def make_task():
+    task = pyasync_c.spawn(nothing())
+    await task
+    return task
+
+
+async def make_asyncio_future():
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(1)
+    return future
+
+
+async def make_future_iterator():
+    return asyncio.get_running_loop().create_future().__await__()
+
+
+async def make_immediate():
+    block = pyasync_c.timeout(None)
+    immediate = block.__aenter__()
+    await immediate
+    await block.__aexit__(None, None, None)
+    return immediate
+
+
+async def make_handle():
+    handle = asyncio.get_running_loop().call_soon(nothing_at_all)
+    await turns()
+    return handle
+
+
+async def make_timer_handle():
+    handle = asyncio.get_running_loop().call_later(1000, nothing_at_all)
+    handle.cancel()
+    return handle
+
+
+def nothing_at_all():
+    pass
+
+
+def make_loop():
+    loop = pyasync_c.new_event_loop()
+    loop.close()
+    return loop
+
+
+def make_bridge():
+    async def main():
+        await pyasync_c.sleep(0)
+
+    run_asyncio(main())
+
+
+# How to make, and let go, of an object of each type: a plain function outside of a loop, or an
+# async one within.
+MAKES = {
+    "AsyncioFuture": make_asyncio_future,
+    "Bridge": make_bridge,
+    "Context": lambda: pyasync_c.Context(pyasync_c.noop_waker()),
+    "Delay": lambda: pyasync_c.sleep(1, []),
+    "EventLoop": make_loop,
+    "Future": Once,
+    "FutureIter": make_future_iterator,
+    "Handle": make_handle,
+    "Immediate": make_immediate,
+    "IntoFuture": lambda: pyasync_c.into_future(asyncio.sleep(0)).drop(),
+    "LoopBase": make_loop,
+    "Notified": lambda: Notify().notified(),
+    "Notify": Notify,
+    "PendingFuture": pyasync_c.pending,
+    "PendingType": lambda: PENDING,
+    "PollFn": lambda: pyasync_c.poll_fn(nothing_at_all),
+    "PollOnce": lambda: pyasync_c.poll_once(pyasync_c.pending()),
+    "ReadyFuture": lambda: pyasync_c.ready([]),
+    "Task": make_task,
+    "TimerHandle": make_timer_handle,
+    "Timeout": lambda: pyasync_c.timeout(1),
+    "Waker": pyasync_c.noop_waker,
+    "YieldNow": pyasync_c.yield_now,
+}
+
+
+def native_types():
+    """Every type of the C module, also those that have no public name."""
+    gc.unfreeze()
+    found = {
+        kind.__name__: kind
+        for kind in gc.get_objects()
+        if isinstance(kind, type)
+        and kind.__module__ in ("pyasync_c", "pyasync_c._core")
+        and not kind.__flags__ & (1 << 9) == 0  # heap types only
+        and kind.__module__ != __name__
+    }
+    gc.freeze()
+    return found
+
+
+def test_every_type_is_known_here():
+    pyasync_c.run(make_future_iterator())
+    names = set(native_types())
+    assert names and names - set(MAKES) == set()
+
+
+def use(make, times):
+    async def inside():
+        for _ in range(times):
+            await make()
+
+    if asyncio.iscoroutinefunction(make):
+        pyasync_c.run(inside())
+    else:
+        for _ in range(times):
+            make()
+    collect()
+
+
+@pytest.mark.parametrize("name", MAKES)
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_references_to_a_type_balance(name):
+    kinds = native_types()
+    use(MAKES[name], 10)  # fills the free lists
+    before = {name: sys.getrefcount(kind) for name, kind in kinds.items()}
+    use(MAKES[name], 300)
+    after = {name: sys.getrefcount(kind) for name, kind in kinds.items()}
+    assert {k: after[k] - before[k] for k in after if abs(after[k] - before[k]) > 20} == {}
+
+
+# ── repeated use ─────────────────────────────────────────────────────────────────────────────
+
+
+class Mallinfo2(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "abcdefghij"]
+
+
+def malloced():
+    """Bytes in use from malloc, where the core has its memory; 0 if this libc cannot say."""
+    try:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+    except AttributeError:
+        return 0
+    mallinfo2.restype = Mallinfo2
+    return mallinfo2().h  # uordblks
+
+
+async def use_spawn():
+    await pyasync_c.spawn(nothing(), name="named")
+    pyasync_c.spawn(nothing())
+    await turns(2)
+
+
+async def use_cancel():
+    for awaitable in (pyasync_c.sleep(1000), Notify().notified(), Never(), pyasync_c.pending()):
+        task = pyasync_c.spawn(awaits(awaitable))
+        await turns(2)
+        await cancel(task)
+
+
+async def use_errors():
+    async def fails():
+        raise LookupError
+
+    for awaitable in (fails(), pyasync_c.poll_fn(lambda cx: 1 / 0), pyasync_c.into_future(fails())):
+        try:
+            await pyasync_c.spawn(awaits(awaitable))
+        except (LookupError, ZeroDivisionError):
+            pass
+
+
+async def use_sleep():
+    await pyasync_c.sleep(0)
+    await pyasync_c.sleep(1e-6, ["result"])
+    delay = pyasync_c.sleep(1000)
+    task = pyasync_c.spawn(awaits(delay))
+    await turns(2)
+    delay.reset(500)
+    delay.reset(2000)
+    await cancel(task)
+    delay.reset(0)
+    await delay
+
+
+async def use_interval():
+    ticks = pyasync_c.interval(1e-6)
+    await ticks.tick()
+    await ticks.tick()
+    task = pyasync_c.spawn(pyasync_c.interval(1000).tick())
+    await task
+
+
+async def use_timeout():
+    async with pyasync_c.timeout(1000) as block:
+        block.reschedule(pyasync_c.now() + 1000)
+    try:
+        async with pyasync_c.timeout(0):
+            await pyasync_c.pending()
+    except TimeoutError:
+        pass
+
+
+async def use_notify():
+    notify = Notify()
+    tasks = [pyasync_c.spawn(awaits(notify.notified())) for _ in range(3)]
+    await turns(2)
+    notify.notify_one()
+    notify.notify_last()
+    notify.notify_waiters()
+    for task in tasks:
+        await task
+    notify.notify_one()
+    notify.notified().enable()
+
+
+async def use_futures():
+    await Once()
+    await pyasync_c.ready([])
+    await pyasync_c.yield_now()
+    await pyasync_c.into_future(asyncio.sleep(0))
+    await pyasync_c.into_future(awaits(Once()))
+    coroutine = awaits(Once())
+    while await pyasync_c.poll_once(coroutine) is PENDING:
+        pass
+    await pyasync_c.poll_once(pyasync_c.pending())
+
+
+async def use_polls_by_hand():
+    waker = pyasync_c.Waker(nothing_at_all)
+    context = pyasync_c.Context(waker)
+    futures = [Never(), pyasync_c.sleep(1000), Notify().notified(), pyasync_c.pending()]
+    futures.append(pyasync_c.into_future(awaits(pyasync_c.sleep(1000))))
+    for future in futures:
+        future.poll(context)
+        future.poll(pyasync_c.Context(waker.clone()))
+        future.drop()
+    waker.will_wake(pyasync_c.noop_waker())
+    waker.wake()
+    await turns(1)  # what was armed on a foreign loop is given back in its next turn
+
+
+async def use_callbacks():
+    loop = asyncio.get_running_loop()
+    loop.call_soon(nothing_at_all)
+    loop.call_soon_threadsafe(nothing_at_all)
+    loop.call_later(0, nothing_at_all)
+    loop.call_later(1000, nothing_at_all).cancel()
+    loop.call_soon(nothing_at_all).cancel()
+    future = loop.create_future()
+    future.add_done_callback(lambda future: None)
+    future.add_done_callback(print)
+    future.remove_done_callback(print)
+    loop.call_soon(future.set_result, 1)
+    await future
+    await turns(2)
+
+
+async def use_asyncio():
+    await asyncio.sleep(0)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.sleep(0))
+        group.create_task(use_sleep())
+    async with asyncio.timeout(1000):
+        await asyncio.gather(nothing(), nothing())
+    event = asyncio.Event()
+    task = asyncio.create_task(event.wait())
+    await turns(2)
+    event.set()
+    await task
+
+
+async def use_questions():
+    pyasync_c.now()
+    task = pyasync_c.current_task()
+    task.get_name(), task.get_context(), task.get_coro(), task.get_stack(), repr(task)
+    pyasync_c.all_tasks()
+    asyncio.all_tasks()
+    for what in (pyasync_c.sleep(1), Notify(), Notify().notified(), pyasync_c.timeout(1)):
+        repr(what)
+    if isinstance(asyncio.get_running_loop(), pyasync_c.EventLoop):
+        repr(pyasync_c.current_runtime()), pyasync_c.current_runtime().metrics()
+
+
+async def use_bad_input():
+    for call in (
+        lambda: pyasync_c.sleep("x"),
+        lambda: pyasync_c.sleep(float("nan")),
+        lambda: pyasync_c.timeout("x"),
+        lambda: pyasync_c.spawn(5),
+        lambda: pyasync_c.into_future(5),
+        lambda: pyasync_c.poll_fn(5),
+        lambda: pyasync_c.Waker(5),
+        lambda: pyasync_c.Context(5),
+        lambda: pyasync_c.sleep(1).poll(5),
+        lambda: Notify(5),
+        lambda: pyasync_c.Delay(),
+    ):
+        try:
+            call()
+        except (TypeError, ValueError):
+            pass
+    delay = pyasync_c.sleep(0)
+    await delay
+    try:
+        await delay
+    except RuntimeError:
+        pass
+
+
+USES = {
+    name.removeprefix("use_"): function
+    for name, function in list(globals().items())
+    if name.startswith("use_")
+}
+
+
+@pytest.mark.parametrize("run", [pyasync_c.run, run_asyncio], ids=["pyasync_c", "asyncio"])
+@pytest.mark.parametrize("name", USES)
+def test_repeated_use_keeps_nothing(run, name):
+    repeated = USES[name]
+
+    async def main():
+        async def many(times):
+            for _ in range(times):
+                await repeated()
+
+        await many(50)
+        collect()
+        before = sys.getallocatedblocks(), malloced()
+        await many(400)
+        collect()
+        after = sys.getallocatedblocks(), malloced()
+        return after[0] - before[0], after[1] - before[1]
+
+    blocks, size = run(main())
+    # One object kept in each round would be 400 blocks, or as many times its size.
+    assert blocks < 200
+    assert size < 400 * 16
+
+
+def test_repeated_runs_keep_nothing():
+    async def main():
+        await pyasync_c.sleep(0)
+        pyasync_c.spawn(pyasync_c.sleep(1000))
+
+    def many(times):
+        for _ in range(times):
+            pyasync_c.run(main())
+        collect()
+        return sys.getallocatedblocks(), malloced()
+
+    many(10)
+    before = many(5)
+    after = many(100)
+    assert after[0] - before[0] < 50
+    assert after[1] - before[1] < 100 * 64
+
+
+# ── cycles ───────────────────────────────────────────────────────────────────────────────────
+
+
+class Marked:
+    pass
+
+
+def waits_in_a_cycle(kind):
+    """A coroutine that is suspended in a future which, one way or another, refers back to it."""
+    mark = Marked()
+
+    async def main():
+        mark.task = pyasync_c.current_task()
+        if kind == "future":
+            future = Never()
+            future.mark = mark
+            await future
+        elif kind == "poll_fn":
+            await pyasync_c.poll_fn(lambda cx: (PENDING, mark)[0])
+        elif kind == "delay":
+            mark.delay = pyasync_c.sleep(1000, mark)
+            await mark.delay
+        elif kind == "notify":
+            mark.notify = Notify()
+            await mark.notify.notified()
+        elif kind == "asyncio":
+            mark.future = asyncio.get_running_loop().create_future()
+            mark.future.add_done_callback(lambda future: mark)
+            await mark.future
+        elif kind == "into_future":
+            mark.inner = pyasync_c.into_future(awaits(pyasync_c.sleep(1000)))
+            await mark.inner
+        elif kind == "timeout":
+            async with pyasync_c.timeout(1000) as mark.block:
+                await pyasync_c.pending()
+
+    return main(), weakref.ref(mark)
+
+
+KINDS = ["future", "poll_fn", "delay", "notify", "asyncio", "into_future", "timeout"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cancelled_cycle_is_collected(kind):
+    async def main():
+        coroutine, ref = waits_in_a_cycle(kind)
+        task = pyasync_c.spawn(coroutine)
+        del coroutine
+        await turns()
+        await cancel(task)
+        await turns()
+        del task
+        collect()
+        assert ref() is None
+
+    pyasync_c.run(main())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_abandoned_loop_is_collected_with_its_tasks(kind):
+    loop = pyasync_c.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    gone = weakref.ref(loop)
+    coroutine, ref = waits_in_a_cycle(kind)
+    loop.create_task(coroutine)
+    del coroutine
+    loop.run_until_complete(turns())
+    assert ref() is not None
+    collect()
+    assert ref() is not None  # the loop holds its tasks
+    with pytest.warns(ResourceWarning, match="unclosed event loop"):
+        del loop
+        collect()
+    assert gone() is None
+    assert ref() is None
+
+
+def test_a_task_that_nobody_refers_to_is_run():
+    done = []
+
+    async def lonely():
+        await Once()
+        await pyasync_c.sleep(0.002)
+        done.append(1)
+
+    async def main():
+        pyasync_c.spawn(lonely())
+        for _ in range(5):
+            collect()
+            await pyasync_c.sleep(0.002)
+
+    pyasync_c.run(main())
+    assert done == [1]
+
+
+# ── the collector at any moment ──────────────────────────────────────────────────────────────
+
+COLLECTOR = """
+import asyncio, gc, sys, warnings
+import pyasync_c
+from test_memory import USES, KINDS, waits_in_a_cycle, cancel, turns
+
+async def main():
+    for _ in range(3):
+        for use in USES.values():
+            await use()
+    for kind in KINDS:
+        coroutine, ref = waits_in_a_cycle(kind)
+        task = pyasync_c.spawn(coroutine)
+        await turns()
+        await cancel(task)
+
+def abandon():
+    loop = pyasync_c.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    for kind in KINDS:
+        coroutine, ref = waits_in_a_cycle(kind)
+        loop.create_task(coroutine)
+    loop.run_until_complete(turns())
+
+warnings.simplefilter("ignore")
+pyasync_c.run(main())
+gc.collect()
+gc.freeze()
+gc.set_threshold(1, 1, 1)
+for run in (pyasync_c.run, asyncio.run):
+    run(main())
+abandon()
+gc.collect()
+print("done")
+"""
+
+
+def test_the_collector_at_every_allocation():
+    assert python(COLLECTOR).strip() == "done"
+
+
+# ── out of memory ────────────────────────────────────────────────────────────────────────────
+
+OUT_OF_MEMORY = """
+import asyncio, faulthandler, gc, itertools, sys, warnings
+import _testcapi
+import pyasync_c
+
+warnings.simplefilter("ignore")
+sys.unraisablehook = lambda args: None
+
+class Later(pyasync_c.Future):
+    def __init__(self):
+        self.polls = 0
+
+    def poll(self, cx):
+        self.polls += 1
+        if self.polls > 2:
+            return self.polls
+        cx.waker.clone().wake()
+        return pyasync_c.PENDING
+
+async def child(notify, done):
+    await pyasync_c.sleep(0)
+    notify.notify_one()
+    done.notify_waiters()
+    return 7
+
+async def main():
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    notify, done = pyasync_c.Notify(), pyasync_c.Notify()
+    waiter = done.notified()
+    task = pyasync_c.spawn(child(notify, done))
+    await notify.notified()
+    await waiter
+    await pyasync_c.sleep(1e-6)
+    await Later()
+    await pyasync_c.into_future(asyncio.sleep(0))
+    await pyasync_c.poll_once(pyasync_c.sleep(1000))
+    async with pyasync_c.timeout(1000):
+        await pyasync_c.yield_now()
+    try:
+        async with pyasync_c.timeout(0):
+            await pyasync_c.pending()
+    except TimeoutError:
+        pass
+    asyncio.get_running_loop().call_soon(waiter.enable)
+    asyncio.get_running_loop().call_later(1000, waiter.enable).cancel()
+    cancelled = pyasync_c.spawn(pyasync_c.sleep(1000))
+    await pyasync_c.yield_now()
+    cancelled.cancel()
+    try:
+        await cancelled
+    except asyncio.CancelledError:
+        pass
+    return await task
+
+# Not with the making of a loop in it, where Python's own os.environ does not survive.
+def attempt(run, n):
+    with make_runner() as runner:
+        runner.run(nothing())
+        coroutine = main()
+        _testcapi.set_nomemory(n, n + 1)
+        try:
+            result = runner.run(coroutine)
+        except MemoryError:
+            result = None
+        finally:
+            _testcapi.remove_mem_hooks()
+            coroutine.close()
+        assert runner.run(main()) == 7
+    assert result in (7, None), result
+    return result
+
+async def nothing():
+    pass
+
+make_runner = {"pyasync_c": pyasync_c.Runtime, "asyncio": asyncio.Runner}[sys.argv[1]]
+run = {"pyasync_c": pyasync_c.run, "asyncio": asyncio.run}[sys.argv[1]]
+for _ in range(3):
+    assert run(main()) == 7
+
+# Until it comes through so often in a row that the end must have been passed.
+n = failures = row = 0
+while row < 200:
+    n += 1
+    faulthandler.dump_traceback_later(60, exit=True)
+    try:
+        if attempt(run, n) == 7:
+            row += 1
+        else:
+            failures += 1
+            row = 0
+        assert run(main()) == 7
+    except BaseException:
+        print("at allocation", n, file=sys.stderr)
+        raise
+assert failures > 100, failures
+print("survived", failures)
+"""
+
+
+@pytest.mark.parametrize("loop", ["pyasync_c", "asyncio"])
+def test_out_of_memory(loop):
+    pytest.importorskip("_testcapi")
+    assert python(OUT_OF_MEMORY, loop).startswith("survived")
