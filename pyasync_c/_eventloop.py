@@ -125,6 +125,8 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
     documents for a loop holds; only call_soon_threadsafe may be called from other threads.
     """
 
+    _refuses_handles = False  # a Runtime is about to close it
+
     def __init__(self) -> None:
         selector = ReactorSelector()
         selector.attach(self)
@@ -150,11 +152,19 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
             self._run()
         finally:
             self._thread_id = None
-            events._set_running_loop(None)
+            try:
+                events._set_running_loop(None)
+            except MemoryError:
+                events._set_running_loop(None)  # or no loop would ever run on this thread again
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*hooks)
             if wakeup_fd is not None:
                 signal.set_wakeup_fd(wakeup_fd)
+
+    def _run_once(self) -> None:
+        """Run what is ready, without waiting for more: for those that drive the loop by hand."""
+        self.stop()
+        self._run()
 
     def _install_wakeup_fd(self) -> int | None:
         """Let a signal that another thread takes wake the parked loop.

@@ -8,9 +8,9 @@ import functools
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from . import _core, _support
 from ._eventloop import EventLoop, new_event_loop
@@ -43,6 +43,33 @@ class RuntimeMetrics(NamedTuple):
     slow_polls: int
 
 
+class _Spawn(Generic[T]):
+    """A coroutine on its way to its loop's thread; cancelled if the loop closes before."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], loop: EventLoop) -> None:
+        self._coroutine: Coroutine[Any, Any, T] | None = coroutine
+        self._loop = loop
+        self.future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def __call__(self) -> None:
+        coroutine, self._coroutine = self._coroutine, None
+        assert coroutine is not None
+        try:
+            task = self._loop.create_task(coroutine)
+        except BaseException as error:
+            coroutine.close()
+            if self.future.set_running_or_notify_cancel():
+                self.future.set_exception(error)
+            raise
+        # What asyncio.run_coroutine_threadsafe does.
+        asyncio.futures._chain_future(task, self.future)  # type: ignore[attr-defined]
+
+    def __del__(self) -> None:
+        if self._coroutine is not None:
+            self._coroutine.close()
+            self.future.cancel()
+
+
 class Handle:
     """Reach a running runtime from outside: from any thread, also one without a loop.
 
@@ -60,15 +87,12 @@ class Handle:
     def spawn(self, aw: Awaitable[T], /) -> concurrent.futures.Future[T]:
         """Run `aw` as a task of the runtime; the future returned gets its result. [any thread]
 
-        Cancelling that future cancels the task. Raises TypeError if `aw` is not awaitable,
-        RuntimeError if the runtime is closed.
+        Cancelling that future cancels the task, and closing the runtime cancels both. Raises
+        TypeError if `aw` is not awaitable, RuntimeError if the runtime is closed.
         """
-        coroutine = _support.coroutine_of(aw)
-        try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        except BaseException:
-            coroutine.close()
-            raise
+        spawn: _Spawn[T] = _Spawn(_support.coroutine_of(aw), self._loop)
+        self._submit(spawn)
+        return spawn.future
 
     def call_soon(self, f: Callable[..., object], /, *args: Any) -> None:
         """Call f(*args) on the runtime's thread, soon. [any thread]
@@ -77,6 +101,11 @@ class Handle:
         """
         if not callable(f):
             raise TypeError(f"call_soon: f must be callable, not {type(f).__name__}")
+        self._submit(f, *args)
+
+    def _submit(self, f: Callable[..., object], *args: Any) -> None:
+        if self._loop._refuses_handles:
+            raise RuntimeError("Event loop is closed")
         self._loop.call_soon_threadsafe(f, *args)
 
 
@@ -159,12 +188,7 @@ class Runtime:
             signal.signal(signal.SIGINT, handler)
         except ValueError:
             return _nothing  # not the main interpreter
-
-        def restore() -> None:
-            if signal.getsignal(signal.SIGINT) is handler:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        return restore
+        return functools.partial(_give_sigint_back, handler)
 
     def _on_sigint(self, signum: int, frame: object, main_task: asyncio.Task[Any]) -> None:
         self._interrupts += 1
@@ -192,7 +216,8 @@ class Runtime:
     def close(self) -> None:
         """Cancel and finish what is left, close async generators and the thread pool.
 
-        Twice is a no-op. RuntimeError while it, or another loop on this thread, runs. In a child of fork() it leaves the parent's runtime alone.
+        Twice is a no-op. RuntimeError while it, or another loop on this thread, runs. In a child of
+        fork() it leaves the parent's runtime alone.
         """
         loop = self._loop
         if loop.is_closed():
@@ -207,18 +232,28 @@ class Runtime:
             _cancel_all_tasks(loop)
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
+            # What other threads have spawned meanwhile must not be waited for in vain.
+            loop._refuses_handles = True
+            while _cancel_all_tasks(loop):
+                pass
         finally:
             loop.close()
+
+
+def _give_sigint_back(handler: Callable[..., None]) -> None:
+    if signal.getsignal(signal.SIGINT) is handler:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _nothing() -> None:
     pass
 
 
-def _cancel_all_tasks(loop: EventLoop) -> None:
+def _cancel_all_tasks(loop: EventLoop) -> bool:
+    """Cancel and finish the tasks that there are; False: there are none."""
     left = [task for task in asyncio.all_tasks(loop) if not task.done()]
     if not left:
-        return
+        return False
     for task in left:
         task.cancel()
     loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
@@ -231,6 +266,7 @@ def _cancel_all_tasks(loop: EventLoop) -> None:
                     "task": task,
                 }
             )
+    return True
 
 
 def run(main: Awaitable[T], /, *, debug: bool | None = None) -> T:
@@ -260,7 +296,7 @@ def current_runtime() -> Runtime:
     Stands for Tokio's Handle::current.
     """
     runtime: Runtime | None = getattr(_local, "runtime", None)
-    if runtime is None or not runtime._loop.is_running():
+    if runtime is None or runtime._pid != os.getpid() or not runtime._loop.is_running():
         raise RuntimeError("no runtime is running on this thread")
     return runtime
 

@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 import inspect
 import itertools
+import os
 import sys
 import weakref
 from asyncio import base_events, base_futures, base_tasks, coroutines, events, tasks
@@ -105,6 +106,9 @@ def report_destroyed(loop: Any, task: Any) -> None:
 
 
 def report_callback(loop: Any, handle: Any, exc: BaseException) -> None:
+    if isinstance(exc, MemoryError) and handle._callback is base_events._run_until_complete_cb:
+        loop.stop()  # what it was about to do: without it the run would never end
+        return
     callback = events.format_helpers._format_callback_source(handle._callback, handle._args)
     context = {
         "message": f"Exception in callback {callback}",
@@ -163,12 +167,23 @@ class _TaskSet(weakref.WeakSet):
 
 
 def watch_tasks_of(loop: Any) -> None:
-    """Let asyncio.all_tasks() see the tasks of `loop`."""
+    """Let asyncio.all_tasks() see the tasks of `loop`, and a fork's child leave it alone."""
     _loops.add(loop)
     name = "_scheduled_tasks" if hasattr(tasks, "_scheduled_tasks") else "_all_tasks"
     registered = getattr(tasks, name)
     if not isinstance(registered, _TaskSet):
         setattr(tasks, name, _TaskSet(registered))
+
+
+def _disown_loops() -> None:
+    from ._core import _forget_running
+
+    _forget_running()
+    for loop in list(_loops):
+        loop._disown()
+
+
+os.register_at_fork(after_in_child=_disown_loops)
 
 
 def current_context() -> contextvars.Context:

@@ -1,4 +1,4 @@
-"""What the tests share: the loops that a program may run on, and ways to look at what it left behind."""
+"""What the tests share: the loops that a program may run on, and ways to see what it left."""
 
 import asyncio
 import contextlib

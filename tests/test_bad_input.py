@@ -8,8 +8,12 @@ import inspect
 import math
 import os
 import pickle
+import random
 import socket
+import subprocess
+import sys
 import threading
+import weakref
 from decimal import Decimal
 
 import pytest
@@ -1040,3 +1044,592 @@ assert runtime.run(main()) == 7  # the child has not touched its descriptors
 runtime.close()
 """
     )
+
+
+WITHIN_A_RUN = """
+import asyncio, os, sys, threading, traceback, warnings
+import pyasync_c
+warnings.simplefilter("ignore")
+
+async def seven():
+    await pyasync_c.sleep(0.001)
+    await asyncio.sleep(0.001)
+    return await pyasync_c.spawn(pyasync_c.ready(7))
+
+def refuses(call, message):
+    try:
+        call()
+    except RuntimeError as error:
+        assert message in str(error), error
+    else:
+        raise AssertionError(message)
+
+def child(check):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            check()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return pid
+
+def status_of(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def keep_waker(cx):
+    polls.append(1)
+    wakers.append(cx.waker.clone())
+    return pyasync_c.PENDING
+
+polls, wakers = [], []
+parent = f"belongs to process {os.getpid()}"
+"""
+
+
+def test_the_old_runtime_in_a_child_that_was_forked_within_its_run():
+    python(
+        WITHIN_A_RUN
+        + """
+async def main():
+    runtime, loop = pyasync_c.current_runtime(), asyncio.get_running_loop()
+    handle, notify = runtime.handle(), pyasync_c.Notify()
+    slept = pyasync_c.spawn(pyasync_c.sleep(0.1, "slept"))
+    notified = pyasync_c.spawn(notify.notified())
+    pyasync_c.spawn(pyasync_c.poll_fn(keep_waker))
+    await asyncio.sleep(0)
+
+    def check():
+        refuses(pyasync_c.current_runtime, "no runtime is running")
+        refuses(lambda: pyasync_c.spawn(seven()), "no running event loop")
+        refuses(pyasync_c.all_tasks, "no running event loop")
+        assert pyasync_c.current_task() is None
+        for call in (
+            lambda: runtime.run(seven()),
+            runtime.handle,
+            lambda: handle.spawn(seven()),
+            lambda: handle.call_soon(print),
+            lambda: loop.call_soon(print),
+            lambda: loop.call_soon_threadsafe(print),
+            lambda: loop.call_later(1, print),
+            lambda: loop.create_task(seven()),
+        ):
+            refuses(call, parent)
+        wakers[0].wake()
+        notify.notify_one()
+        slept.cancel()
+        runtime.close()
+        assert pyasync_c.run(seven()) == 7
+        assert asyncio.run(seven()) == 7  # not taken for part of the poll that has forked
+
+    assert await asyncio.to_thread(status_of, child(check)) == 0
+    assert len(polls) == 1 and not notified.done()
+    notify.notify_one()
+    await notified
+    return await slept
+
+assert pyasync_c.run(main()) == "slept"
+"""
+    )
+
+
+def test_a_child_that_goes_on_in_the_run_is_thrown_out_of_it():
+    python(
+        WITHIN_A_RUN
+        + """
+steps = []
+
+async def other():
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    steps.append(os.getpid())
+
+async def main():
+    task = pyasync_c.spawn(other())
+    await asyncio.sleep(0)
+    pid = os.fork()
+    await asyncio.sleep(0)
+    steps.append("after")
+    await task
+    return pid
+
+before = os.getpid()
+try:
+    pid = pyasync_c.run(main())
+except RuntimeError as error:
+    ok = parent in str(error) and steps == []  # nobody else's tasks run in the child
+    os._exit(3 if ok and os.getpid() != before else 4)
+assert steps == [before, "after"] or steps == ["after", before]
+assert status_of(pid) == 3
+"""
+    )
+
+
+def test_a_fork_by_a_thread_while_the_loop_is_parked_on_another():
+    python(
+        WITHIN_A_RUN
+        + """
+started = threading.Event()
+runtime = pyasync_c.Runtime()
+handle = runtime.handle()
+finish = pyasync_c.Notify()
+
+async def main():
+    pyasync_c.spawn(pyasync_c.poll_fn(keep_waker))
+    pyasync_c.spawn(pyasync_c.sleep(3600))
+    asyncio.get_running_loop().call_later(3600, print)
+    await asyncio.sleep(0)
+    started.set()
+    await finish.notified()
+    return 7
+
+results = []
+thread = threading.Thread(target=lambda: results.append(runtime.run(main())))
+thread.start()
+assert started.wait(60)
+
+def check():
+    refuses(lambda: handle.spawn(seven()), parent)
+    refuses(lambda: runtime.run(seven()), parent)
+    for waker in wakers * 3:
+        waker.wake()
+    finish.notify_waiters()
+    assert pyasync_c.run(seven()) == 7
+
+for _ in range(10):
+    assert status_of(child(check)) == 0
+assert thread.is_alive() and len(polls) == 1
+assert handle.spawn(seven()).result(60) == 7
+finish.notify_one()
+thread.join(60)
+assert results == [7]
+runtime.close()
+"""
+    )
+
+
+def test_a_pool_of_forked_processes_started_from_a_task():
+    python(
+        WITHIN_A_RUN
+        + """
+import concurrent.futures, multiprocessing
+
+def work(run):
+    return run(seven())
+
+async def main():
+    loop = asyncio.get_running_loop()
+    fork = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=fork) as pool:
+        for run in pyasync_c.run, asyncio.run:
+            assert await loop.run_in_executor(pool, work, run) == 7
+
+pyasync_c.run(main())
+"""
+    )
+
+
+# ── signals ──────────────────────────────────────────────────────────────────────────────────
+
+RAISED_AT = {
+    "poll": "await pyasync_c.poll_fn(lambda cx: interrupt())",
+    "callback": "loop.call_soon(interrupt)",
+    "threadsafe callback": "await asyncio.to_thread(loop.call_soon_threadsafe, interrupt)",
+    "timer": "loop.call_later(0.002, interrupt)",
+    "task": "pyasync_c.spawn(call(interrupt))",
+    "done callback": "pyasync_c.spawn(call(int)).add_done_callback(interrupt)",
+    "waker": "pyasync_c.Waker(interrupt).wake()",
+    "notified waker": "notify = pyasync_c.Notify(); one = notify.notified()\n"
+    "        one.poll(pyasync_c.Context(pyasync_c.Waker(interrupt))); notify.notify_one()",
+    "weakref callback": "victim = Victim()\n"
+    "        ref = weakref.ref(victim, interrupt); del victim",
+    "finally": "task = pyasync_c.spawn(in_finally()); await asyncio.sleep(0); task.cancel()",
+}
+
+
+@pytest.mark.parametrize("place", RAISED_AT)
+def test_ctrl_c_while_something_runs(place):
+    """The handler cancels main wherever it comes, and every finally runs."""
+    python(
+        f"""
+import asyncio, signal, weakref
+import pyasync_c
+
+steps = []
+
+class Victim:
+    pass
+
+def interrupt(*args):
+    signal.raise_signal(signal.SIGINT)
+
+async def call(f):
+    f()
+
+async def in_finally():
+    try:
+        await pyasync_c.pending()
+    finally:
+        interrupt()
+
+async def other():
+    try:
+        await pyasync_c.pending()
+    finally:
+        await asyncio.sleep(0)
+        steps.append("other")
+
+async def main():
+    loop = asyncio.get_running_loop()
+    pyasync_c.spawn(other())
+    await asyncio.sleep(0)
+    try:
+        {RAISED_AT[place]}
+        await pyasync_c.sleep(3600)
+    finally:
+        steps.append("main")
+
+try:
+    pyasync_c.run(main())
+except KeyboardInterrupt:
+    steps.append("KeyboardInterrupt")
+assert steps == ["main", "other", "KeyboardInterrupt"], steps
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+assert pyasync_c.run(pyasync_c.sleep(0.001, "again")) == "again"
+"""
+    )
+
+
+def test_ctrl_c_at_random_instants():
+    seed = random.randrange(2**32)
+    printed = python(
+        """
+import asyncio, os, random, signal, sys, threading, time
+import pyasync_c
+
+chance = random.Random(int(sys.argv[1]))
+entered = left = 0
+
+async def worker(k, notify):
+    global entered, left
+    entered += 1
+    try:
+        while True:
+            match k % 5:
+                case 0: await pyasync_c.yield_now()
+                case 1: await pyasync_c.sleep(0.0003)
+                case 2: notify.notify_one(); await asyncio.sleep(0.0002)
+                case 3: await notify.notified()
+                case 4: await asyncio.to_thread(int)
+    finally:
+        await asyncio.sleep(0)
+        await pyasync_c.yield_now()
+        left += 1
+
+async def main(started):
+    global entered, left
+    notify = pyasync_c.Notify()
+    entered += 1
+    try:
+        for k in range(10):
+            pyasync_c.spawn(worker(k, notify))
+        await asyncio.sleep(0)
+        started.set()
+        await worker(round_number, notify)
+    finally:
+        left += 1
+
+def interrupt(started, after):
+    assert started.wait(60)
+    time.sleep(after)
+    os.kill(os.getpid(), signal.SIGINT)
+
+for round_number in range(40):
+    started = threading.Event()
+    arguments = started, chance.random() * 0.006
+    thread = threading.Thread(target=interrupt, args=arguments)
+    thread.start()
+    interrupts = 0
+    try:
+        pyasync_c.run(main(started))
+    except KeyboardInterrupt:
+        interrupts += 1
+    thread.join()
+    assert interrupts == 1, round_number
+    assert entered == left > 0, (round_number, entered, left)
+print("rounds", round_number + 1)
+""",
+        str(seed),
+    )
+    assert printed == "rounds 40\n", f"seed {seed}"
+
+
+# ── threads against a runtime that closes ────────────────────────────────────────────────────
+
+
+def test_threads_that_wake_notify_and_submit_while_the_runtime_closes():
+    async def work():
+        await pyasync_c.sleep(0.0002)
+        return 1
+
+    async def main(wakers, notify):
+        def keep(cx):
+            wakers.append(cx.waker.clone())
+            return PENDING
+
+        pyasync_c.spawn(pyasync_c.poll_fn(keep))
+        pyasync_c.spawn(notify.notified())
+        await pyasync_c.sleep(0.002)
+
+    def storm(handle, wakers, notify, futures):
+        pause = threading.Event()  # an endless storm would only be a load
+        while True:
+            for waker in wakers:
+                waker.wake()
+            notify.notify_one()
+            notify.notify_waiters()
+            try:
+                handle.call_soon(int)
+                futures.append(handle.spawn(work()))
+            except RuntimeError as error:
+                assert str(error) == "Event loop is closed"
+                break
+            pause.wait(0.0001)
+        for waker in wakers:
+            waker.wake()
+
+    refused = 0
+    for _ in range(12):
+        runtime = pyasync_c.Runtime()
+        wakers, notify, futures = [], Notify(), []
+        workers = [Worker(storm, runtime.handle(), wakers, notify, futures) for _ in range(3)]
+        runtime.run(main(wakers, notify))
+        runtime.close()
+        for worker in workers:
+            worker.result()
+            refused += 1
+        gc.collect()
+        assert len(wakers) >= 1
+        # What was accepted has ended: nobody waits in vain for a result.
+        assert all(future.done() for future in futures)
+        assert {1} >= {future.result() for future in futures if not future.cancelled()}
+    assert refused == 36
+
+
+def test_what_was_submitted_and_never_ran_is_cancelled_with_the_loop():
+    runtime = pyasync_c.Runtime()
+    coroutine = nothing()
+    future = runtime.handle().spawn(coroutine)
+    assert not future.done()
+    runtime.get_loop().close()  # without a last run
+    gc.collect()
+    assert future.cancelled()
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+def test_a_handle_spawns_a_coroutine_twice():
+    async def slow():
+        await pyasync_c.sleep(0.002)
+        return 1
+
+    async def main():
+        handle, coroutine = pyasync_c.current_runtime().handle(), slow()
+        first, second = handle.spawn(coroutine), handle.spawn(coroutine)
+        with pytest.raises(RuntimeError, match="coroutine of another task already"):
+            await asyncio.wrap_future(second)
+        assert await asyncio.wrap_future(first) == 1
+
+    pyasync_c.run(main())
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (nothing, "coroutine"),
+        (lambda: awaits(pyasync_c.sleep(0)), "coroutine"),
+        (lambda: pyasync_c.sleep(0), "Delay"),
+        (lambda: pyasync_c.ready(1), "ReadyFuture"),
+    ],
+)
+def test_run_twice_with_the_same(make, name):
+    main = make()
+    with pyasync_c.Runtime() as runtime:
+        runtime.run(main)
+        for run in (runtime.run, pyasync_c.run):
+            with pytest.raises(RuntimeError, match=f"cannot reuse already awaited {name}"):
+                run(main)
+        assert runtime.run(nothing()) == 1
+
+
+def test_a_delay_that_another_thread_awaits_too():
+    async def main(run):
+        delay = pyasync_c.sleep(0.05, "slept")
+        task = pyasync_c.spawn(awaits(delay))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="already being awaited"):
+            await asyncio.to_thread(run, awaits(delay))
+        assert await task == "slept"
+
+    for run in (pyasync_c.run, asyncio.run):
+        pyasync_c.run(main(run))
+
+
+# ── more errors where nobody awaits ──────────────────────────────────────────────────────────
+
+
+def test_a_weakref_callback_that_fails():
+    class Target:
+        pass
+
+    def fail(reference):
+        raise LookupError
+
+    async def hold(target):
+        await pyasync_c.pending()
+
+    async def main():
+        target = Target()
+        held = weakref.ref(target, fail)
+        task = pyasync_c.spawn(hold(target))
+        del target
+        await turns()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        del task
+        ended = weakref.ref(pyasync_c.spawn(nothing()), fail)
+        await turns()
+        gc.collect()
+        assert held() is None and ended() is None
+        return "goes on"
+
+    with unraisable() as seen:
+        assert pyasync_c.run(main()) == "goes on"
+    assert [type(error) for error in seen] == [LookupError, LookupError]
+
+
+def test_a_coroutine_that_ignores_its_closing():
+    async def stubborn():
+        for _ in range(2):
+            try:
+                await Yields(None)
+            except GeneratorExit:
+                pass
+
+    future = pyasync_c.into_future(stubborn())
+    future.poll(CountingWaker().context)
+    with unraisable() as seen:
+        del future
+        gc.collect()
+    assert [str(error) for error in seen] == ["coroutine ignored GeneratorExit"]
+
+
+@pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError, GeneratorExit])
+def test_bad_wakers_among_many_tasks_that_are_woken_at_once(error):
+    log = []
+
+    def fail():
+        raise error
+
+    async def wait(notify, n):
+        await notify.notified()
+        log.append(n)
+
+    async def main():
+        notify = Notify()
+        tasks = [pyasync_c.spawn(wait(notify, n)) for n in range(40)]
+        await turns()
+        bad = [notify.notified() for _ in range(5)]
+        for future in bad:
+            future.poll(pyasync_c.Context(pyasync_c.Waker(fail)))
+        tasks += [pyasync_c.spawn(wait(notify, n)) for n in range(40, 80)]
+        await turns()
+        notify.notify_waiters()
+        await asyncio.wait(tasks, timeout=60)
+
+    with unraisable() as seen:
+        pyasync_c.run(main())
+    assert log == list(range(80))
+    assert [type(one) for one in seen] == [error] * 5
+
+
+# ── exits ────────────────────────────────────────────────────────────────────────────────────
+
+EXITS = {
+    "runtime in a global": "runtime = pyasync_c.Runtime(); runtime.run(give())",
+    "runtime in a cycle": "runtime = pyasync_c.Runtime(); runtime.run(give())\n"
+    "runtime.itself = runtime; runtime.get_loop().runtime = runtime",
+    "run in atexit": "atexit.register(lambda: pyasync_c.run(leave()))",
+    "close in atexit": "runtime = pyasync_c.Runtime(); runtime.run(leave())\n"
+    "atexit.register(runtime.close)",
+    "run in __del__": "class AtEnd:\n"
+    "    def __del__(self): pyasync_c.run(leave())\n"
+    "at_end = AtEnd(); pyasync_c.run(give())",
+    "exit in a task": "async def main():\n"
+    "    await leave()\n"
+    "    sys.exit(0)\n"
+    "pyasync_c.run(main())",
+    "threads wake an open runtime": "runtime = pyasync_c.Runtime()\n"
+    "waker = runtime.run(take_waker()); storm(waker.wake)",
+    "threads wake a closed runtime": "runtime = pyasync_c.Runtime()\n"
+    "waker = runtime.run(take_waker()); runtime.close(); storm(waker.wake)",
+    "threads notify": "notify = pyasync_c.Notify(); futures = []\n"
+    "def both():\n"
+    "    notify.notify_one(); notify.notify_waiters()\n"
+    "storm(both)",
+    "threads submit": "runtime = pyasync_c.Runtime(); handle = runtime.handle()\n"
+    "def submit():\n"
+    "    try: handle.call_soon(int)\n"
+    "    except RuntimeError: time.sleep(60)\n"
+    "storm(submit); runtime.run(give()); runtime.close()",
+    "a daemon runs a parked runtime": "threading.Thread(\n"
+    "    target=lambda: pyasync_c.run(pyasync_c.sleep(3600)), daemon=True).start()\n"
+    "time.sleep(0.02)",
+    "a daemon runs a busy runtime": "async def busy():\n"
+    "    while True: await pyasync_c.yield_now()\n"
+    "threading.Thread(target=lambda: pyasync_c.run(busy()), daemon=True).start()\n"
+    "time.sleep(0.02)",
+    "armed futures in globals": "delay = pyasync_c.sleep(3600)\n"
+    "notified = pyasync_c.Notify().notified()\n"
+    "context = pyasync_c.Context(pyasync_c.Waker(print)); notified.poll(context)",
+}
+
+
+@pytest.mark.parametrize("how", EXITS)
+def test_the_interpreter_exits_without_a_word(how):
+    program = """
+import asyncio, atexit, sys, threading, time
+import pyasync_c
+
+async def give():
+    return 1
+
+async def leave():
+    pyasync_c.spawn(pyasync_c.sleep(3600))
+    asyncio.create_task(asyncio.sleep(3600))
+    await asyncio.sleep(0)
+
+async def take_waker():
+    return await pyasync_c.poll_fn(lambda cx: cx.waker.clone())
+
+def storm(call):
+    def forever():
+        while True:
+            call()
+    for _ in range(3):
+        threading.Thread(target=forever, daemon=True).start()
+    time.sleep(0.01)
+
+""" + EXITS[how]
+    # Not helpers.python: what is asked for is an empty stderr too. Warnings at their defaults, as
+    # an unclosed loop may well say so to those who turn ResourceWarning on.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment.pop("PYTHONWARNINGS", None)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,4 +1,4 @@
-"""CPython's own tests of asyncio, the quick ones, on EventLoop. tests/conformance/run.py runs all of them."""
+"""CPython's own tests of asyncio, the quick ones, on EventLoop: see conformance/run.py."""
 
 import importlib.util
 import sys

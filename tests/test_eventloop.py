@@ -28,7 +28,11 @@ def run_by_factory(main):
 
 loops = pytest.mark.parametrize(
     "run",
-    [OUR_RUNTIME, pytest.param(run_by_factory, id="factory"), pytest.param(run_asyncio, id="asyncio")],
+    [
+        OUR_RUNTIME,
+        pytest.param(run_by_factory, id="factory"),
+        pytest.param(run_asyncio, id="asyncio"),
+    ],
 )
 new_loops = pytest.mark.parametrize(
     "new_event_loop",

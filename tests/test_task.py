@@ -1219,18 +1219,20 @@ def test_a_cycle_through_a_suspended_task_is_collected_after_close(leaf):
 
 
 def test_a_cycle_of_task_future_and_callbacks_is_collected():
-    async def main():
+    def tie(cyclic):
         witness = Witness()
-        gone = weakref.ref(witness)
-        future = asyncio.get_running_loop().create_future()
-        future.add_done_callback(lambda _, w=witness: future)
+        cyclic.add_done_callback(lambda _: (cyclic, witness))
+        return weakref.ref(witness)
+
+    async def main():
+        never = tie(asyncio.get_running_loop().create_future())
         task = pyasync_c.spawn(nothing())
-        task.add_done_callback(lambda _, w=witness: task)
+        ended = tie(task)
         await task
+        del task
         await turns()
-        del witness, future, task
         collect()
-        assert gone() is None
+        assert never() is None and ended() is None
 
     pyasync_c.run(main())
 

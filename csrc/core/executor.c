@@ -144,6 +144,33 @@ pac_executor_close(struct pac_executor *ex)
     pac_reactor_fini(&ex->reactor);
 }
 
+static void
+unlink_all(struct pac_wheel *w, struct pac_list *timers)
+{
+    struct pac_list_node *node;
+    while ((node = pac_list_first(timers)) != NULL) {
+        pac_wheel_remove(w, PAC_LIST_ENTRY(node, struct pac_timer, node));
+    }
+}
+
+void
+pac_executor_disown(struct pac_executor *ex)
+{
+    pac_atomic_store(&ex->closed, true, PAC_RELEASE);
+    /* A thread that slept, or that was about to unpark it, is not part of this process. */
+    bool ignored = pac_inject_unpark(&ex->scheduler.inject);
+    (void)ignored;
+    pac_inject_close(&ex->scheduler.inject, &ex->scheduler.ready);
+    /* As after closing, an entry whose request is refused is its delay's alone (delay.c). */
+    for (unsigned level = 0; level < PAC_WHEEL_LEVELS; level++) {
+        for (unsigned slot = 0; slot < PAC_WHEEL_SLOTS; slot++) {
+            unlink_all(&ex->wheel, &ex->wheel.slots[level][slot]);
+        }
+    }
+    unlink_all(&ex->wheel, &ex->wheel.immediate);
+    pac_executor_interrupt(ex);
+}
+
 void
 pac_executor_free(struct pac_executor *ex)
 {

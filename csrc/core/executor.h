@@ -64,6 +64,11 @@ PAC_MUST_USE struct pac_executor *pac_executor_new(const struct pac_park_hooks *
  * must not be entered afterwards. */
 void pac_executor_close(struct pac_executor *ex);
 
+/* In the child of a fork, before anything else is done with `ex`: it is the parent's, and its
+ * descriptors are shared. From now on it counts as closed; tasks and timers stay where they stand
+ * and never run, descriptors are left alone, and a run in progress ends after the present run. */
+void pac_executor_disown(struct pac_executor *ex);
+
 /* [any thread] Has closing begun? */
 static inline bool
 pac_executor_is_closed(struct pac_executor *ex)

@@ -230,7 +230,7 @@ queue_runnable(LoopObject *loop, struct pac_runnable *r)
         return 0;
     }
     r->vtable->discard(r);
-    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+    pacpy_loop_refuse_closed(loop);
     return -1;
 }
 

@@ -92,7 +92,7 @@ tell(struct pacpy_completion *c, struct pacpy_listener *l)
             struct callback_listener *cb = callback_of(l);
             PyObject *handle = pacpy_loop_call_soon(c->loop, cb->callback, &self, 1, cb->context);
             if (handle == NULL) {
-                PyErr_WriteUnraisable(cb->callback);
+                pacpy_loop_raise_or_print(c->loop, cb->callback);
             }
             Py_XDECREF(handle);
             free_callback(cb);
@@ -329,7 +329,7 @@ settable_exception(PyObject *exception)
     }
     const char *message = "StopIteration interacts badly with generators and cannot be raised into "
                           "a Future";
-#if PY_VERSION_HEX < 0x030C0000
+#if PY_VERSION_HEX < 0x030B0800 || (PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030C0200)
     Py_DECREF(exc);
     PyErr_SetString(PyExc_TypeError, message);
     return NULL;

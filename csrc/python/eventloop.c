@@ -7,6 +7,8 @@
 #include "task.h"
 #include "timeout.h"
 
+#include "../core/budget.h"
+
 #include <unistd.h>
 
 PAC_THREAD_LOCAL LoopObject *pacpy_running_loop;
@@ -82,7 +84,8 @@ void
 pacpy_loop_raise_or_print(LoopObject *loop, PyObject *source)
 {
     if (PyErr_ExceptionMatches(PyExc_SystemExit) ||
-        PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+        PyErr_ExceptionMatches(PyExc_MemoryError)) {
         pacpy_loop_raise(loop, PyErr_GetRaisedException());
         return;
     }
@@ -129,11 +132,22 @@ pacpy_loop_note_duration(LoopObject *loop, uint64_t began_ns, PyObject *what)
     }
 }
 
+void
+pacpy_loop_refuse_closed(LoopObject *loop)
+{
+    if (loop->pid != getpid()) {
+        PyErr_Format(PyExc_RuntimeError, "this event loop belongs to process %d", (int)loop->pid);
+    }
+    else {
+        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+    }
+}
+
 int
 pacpy_loop_check_open(LoopObject *loop)
 {
     if (PAC_UNLIKELY(loop->executor == NULL)) {
-        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        pacpy_loop_refuse_closed(loop);
         return -1;
     }
     return 0;
@@ -174,7 +188,7 @@ check_callback(LoopObject *loop, PyObject *callback, const char *method, bool th
         return -1;
     }
     if (PAC_UNLIKELY(pac_executor_is_closed(loop->executor))) {
-        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        pacpy_loop_refuse_closed(loop);
         return -1;
     }
     if (PAC_UNLIKELY(loop->debug)) {
@@ -383,7 +397,7 @@ run_result(LoopObject *loop, enum pac_status status)
             PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
             return NULL;
         case PAC_CLOSED:
-            PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+            pacpy_loop_refuse_closed(loop);
             return NULL;
         case PAC_NO_MEMORY:
             return PyErr_NoMemory();
@@ -415,8 +429,8 @@ Loop_run(PyObject *op, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     if (loop->pid != getpid()) {
-        return PyErr_Format(PyExc_RuntimeError, "this event loop belongs to process %d",
-                            (int)loop->pid);
+        pacpy_loop_refuse_closed(loop);
+        return NULL;
     }
     if (loop->executor->running) {
         return run_result(loop, PAC_BUSY);
@@ -465,6 +479,22 @@ Loop_close_core(PyObject *op, PyObject *Py_UNUSED(ignored))
     LoopObject *loop = (LoopObject *)op;
     close_executor(loop);
     pacpy_sources_free(loop);
+    Py_RETURN_NONE;
+}
+
+/* In a fork's child: the loop is the parent's. If it was running on the thread that forked, that run ends. */
+static PyObject *
+Loop_disown(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (loop->executor == NULL) {
+        Py_RETURN_NONE;
+    }
+    pac_executor_disown(loop->executor);
+    if (loop->thread_id == PyThread_get_thread_ident()) {
+        pacpy_loop_refuse_closed(loop);
+        pacpy_loop_raise(loop, PyErr_GetRaisedException());
+    }
     Py_RETURN_NONE;
 }
 
@@ -691,6 +721,7 @@ static PyMethodDef Loop_methods[] = {
     {"get_debug", Loop_get_debug, METH_NOARGS, "Whether debug mode is on."},
     {"stop", Loop_stop, METH_NOARGS, "Leave run_forever after the present pass."},
     {"_run", Loop_run, METH_NOARGS, "Run until stop(); run_forever sets the rest up."},
+    {"_disown", Loop_disown, METH_NOARGS, "In a fork's child: the loop belongs to the parent."},
     {"_close_core", Loop_close_core, METH_NOARGS, "End all tasks and close the executor."},
     {"_live_tasks", Loop_live_tasks, METH_NOARGS, "The tasks that have not ended, oldest first."},
     {"_metrics", Loop_metrics, METH_NOARGS, metrics_doc},
@@ -729,9 +760,29 @@ static PyType_Spec Loop_spec = {
     .slots = Loop_slots,
 };
 
+/* In a fork's child: what the parent's thread was in the middle of is none of the child's. Else a loop that is
+ * started within would be taken for part of the poll in which the parent has forked. */
+static PyObject *
+forget_running(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    pacpy_running_loop = NULL;
+    pacpy_frame_top = NULL;
+    pac_budget_left = PAC_BUDGET_UNLIMITED;
+    pac_executor_leave(NULL);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef eventloop_functions[] = {
+    {"_forget_running", forget_running, METH_NOARGS, "In a fork's child: nothing runs here."},
+    {NULL},
+};
+
 int
 pacpy_eventloop_exec(PyObject *module)
 {
     struct pacpy_state *st = pacpy_state_of(module);
-    return pacpy_make_type(module, &Loop_spec, NULL, &st->LoopBase_type, "LoopBase");
+    if (pacpy_make_type(module, &Loop_spec, NULL, &st->LoopBase_type, "LoopBase") < 0) {
+        return -1;
+    }
+    return PyModule_AddFunctions(module, eventloop_functions);
 }

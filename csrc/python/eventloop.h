@@ -58,6 +58,9 @@ pacpy_loop_catch_up(LoopObject *loop)
 /* 0, or -1 with RuntimeError: the loop is closed. */
 int pacpy_loop_check_open(LoopObject *loop);
 
+/* Set that RuntimeError: the loop is closed, or it is the parent's and this is a fork's child. */
+void pacpy_loop_refuse_closed(LoopObject *loop);
+
 /* call_soon: a new handle, whose reference may be given up at once, or NULL. `context` NULL: the present
  * one. */
 PyObject *pacpy_loop_call_soon(LoopObject *loop, PyObject *callback, PyObject *const *args,
@@ -68,8 +71,8 @@ PyObject *pacpy_loop_call_soon(LoopObject *loop, PyObject *callback, PyObject *c
 void pacpy_loop_report(LoopObject *loop, const char *message, const char *source_key,
                        PyObject *source);
 
-/* The exception that is set: SystemExit and KeyboardInterrupt leave run_forever, any other is printed as
- * unraisable, with `source`. */
+/* The exception that is set: SystemExit and KeyboardInterrupt leave run_forever, and so does MemoryError, as what
+ * could not be done may be what everybody waits for. Any other is printed as unraisable, with `source`. */
 void pacpy_loop_raise_or_print(LoopObject *loop, PyObject *source);
 
 /* Debug mode: `what` has run since `began_ns`; log it if that was slow. */

@@ -339,6 +339,9 @@ run(IntoFutureObject *self, struct pac_context *cx, PyObject *iterator, PyObject
         }
         sent = throw_into(self->base.st, iterator, &result);
     }
+    if (sent == PYGEN_ERROR) {
+        pacpy_ensure_exception();
+    }
     *value = result;
     return sent;
 }

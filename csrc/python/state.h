@@ -207,4 +207,14 @@ pacpy_forget_await_result(struct pacpy_state *st)
     }
 }
 
+/* After PyIter_Send has failed. A coroutine that runs out of memory while its frames are unwound may fail
+ * without an exception; calls see to that, PyIter_Send does not. */
+static inline void
+pacpy_ensure_exception(void)
+{
+    if (!PyErr_Occurred()) {
+        PyErr_SetString(PyExc_SystemError, "error return without exception set");
+    }
+}
+
 #endif

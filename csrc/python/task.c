@@ -264,11 +264,12 @@ finish_with_result(struct pacpy_task *t, PyObject *value)
     Py_DECREF(value);
 }
 
-/* The coroutine has raised the exception that is set. */
+/* The coroutine has failed. */
 static void
 finish_with_exception(struct pacpy_task *t)
 {
     struct pacpy_completion *c = &t->completion;
+    pacpy_ensure_exception();
     PyObject *exc = PyErr_GetRaisedException();
     if (PyErr_GivenExceptionMatches(exc, c->st->asyncio_CancelledError)) {
         /* The very exception is raised again where the task is awaited. */
@@ -583,13 +584,13 @@ task_init(PyObject *op, LoopObject *loop, PyObject *coroutine, PyObject *name, P
 
 /* The refusal of pac_executor_spawn as an exception. */
 static void
-raise_spawn_status(enum pac_status status)
+raise_spawn_status(LoopObject *loop, enum pac_status status)
 {
     if (status == PAC_NO_MEMORY) {
         PyErr_NoMemory();
     }
     else {
-        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        pacpy_loop_refuse_closed(loop);
     }
 }
 
@@ -612,7 +613,7 @@ task_queue(PyObject *op, bool idle)
     }
     if (core == NULL) {
         t->log_destroy_pending = false;
-        raise_spawn_status(status);
+        raise_spawn_status(task_loop(t), status);
         return -1;
     }
     t->core = core;

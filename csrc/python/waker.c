@@ -170,9 +170,17 @@ graveyard_make(PyTypeObject *type)
 static struct graveyard *
 graveyard_of(PyTypeObject *type)
 {
-    PyObject *capsule = PyDict_GetItemString(type->tp_dict, graveyard_attribute);
+    /* Not PyDict_GetItemString, which takes being out of memory for not there. */
+    PyObject *name = PyUnicode_FromString(graveyard_attribute);
+    if (name == NULL) {
+        return NULL;
+    }
+    PyObject *capsule = PyDict_GetItemWithError(type->tp_dict, name);
+    Py_DECREF(name);
     if (capsule == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the module is being torn down");
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_RuntimeError, "the module is being torn down");
+        }
         return NULL;
     }
     return PyCapsule_GetPointer(capsule, graveyard_name);

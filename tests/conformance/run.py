@@ -5,11 +5,12 @@
     python tests/conformance/run.py test_events ...  these
     python tests/conformance/run.py --fast           those that test_conformance.py runs
 
-Each module runs in an interpreter of its own, in which asyncio makes loops of ours wherever it or a
-test asks for a loop. Beside the classes that asyncio's tests know, the tests of tasks and futures also
-run with our Task and our asyncio future in their place. A test that hangs or crashes counts as failed,
-and the module goes on after it. What fails is run once more on the standard loop, to tell our failures
-from those of the machine. expected.toml lists the tests that may fail on ours, each with its reason.
+Each module runs in an interpreter of its own, in which asyncio makes loops of ours wherever it or
+a test asks for a loop. Beside the classes that asyncio's tests know, the tests of tasks and futures
+also run with our Task and our asyncio future in their place. A test that hangs or crashes counts as
+failed, and the module goes on after it. What fails is run once more on the standard loop, to tell
+our failures from those of the machine. expected.toml lists the tests that may fail on ours, each
+with its reason.
 
 Exits with 1 if a test fails that is neither listed nor failing on the standard loop, or if one is
 listed that passes. Needs the `test` package, which comes with Python's source but not with every
@@ -43,13 +44,14 @@ FAST = """
 MODULES = sorted(
     FAST
     + """
-    test_base_events test_buffered_proto test_events test_selector_events test_sendfile test_server test_sock_lowlevel test_ssl
-    test_sslproto test_staggered test_streams test_subprocess test_unix_events
+    test_base_events test_buffered_proto test_events test_selector_events test_sendfile test_server
+    test_sock_lowlevel test_ssl test_sslproto test_staggered
+    test_streams test_subprocess test_unix_events
     """.split()
 )
 
-# Classes that run the tests of EPollEventLoopTests again, on a loop with another selector: our loop has
-# no place for one, so that once is enough.
+# Classes that run the tests of EPollEventLoopTests again, on a loop with another selector: our loop
+# has no place for one, so that once is enough.
 OTHER_SELECTORS = {"PollEventLoopTests", "SelectEventLoopTests"}
 
 
@@ -82,7 +84,7 @@ def make_loops_ours() -> None:
 
 
 def make_jumping_loop():
-    """A loop of ours whose time stands still while anything is ready, and then jumps to the next timer."""
+    """A loop of ours whose time stands still while anything is ready and then jumps to a timer."""
     import asyncio
     import heapq
 
@@ -144,11 +146,12 @@ def add_tests_of_our_classes(module) -> None:
     """Put beside the module's test classes some that test our Task and our asyncio future."""
     import unittest
 
-    import pyasync_c
     from test.test_asyncio import utils
 
+    import pyasync_c
+
     def new_test_loop(self, gen=None):
-        # `gen` checks what the loop sleeps for; a loop whose clock jumps is all that its tests need.
+        # `gen` checks what the loop sleeps for; its tests need no more than a clock that jumps.
         loop = pyasync_c.new_event_loop() if gen is None else make_jumping_loop()
         self.set_event_loop(loop)
         return loop
@@ -188,7 +191,12 @@ def add_tests_of_our_classes(module) -> None:
         case = unittest.IsolatedAsyncioTestCase
         add("OurTaskTests", module.FutureTests, case, cls=Task)
     elif name == "test_eager_task_factory":
-        add("OurEagerTaskFactoryLoopTests", module.EagerTaskFactoryLoopTests, utils.TestCase, Task=Task)
+        add(
+            "OurEagerTaskFactoryLoopTests",
+            module.EagerTaskFactoryLoopTests,
+            utils.TestCase,
+            Task=Task,
+        )
 
 
 def short_name(test) -> str:
@@ -304,23 +312,23 @@ def run_apart(name: str, ours: bool, only: set[str] = frozenset()) -> dict[str, 
                     outcomes[f"{name} (at exit)"] = f"exit code {code}\n{log.read_text()[-4000:]}"
                 return outcomes
             # Killed by its watchdog, or dead: note that, and go on after the culprit.
-            outcomes[running or f"{name} (import)"] = (
+            outcomes[running or f"{name} (outside of its tests)"] = (
                 f"hung or crashed, exit code {code}\n{log.read_text()[-6000:]}"
             )
             if running is None:
                 return outcomes
 
 
-def read_expected(name: str) -> dict[str, bool]:
-    """The patterns of the tests of a module that may fail with this Python: do they always?"""
+def read_expected(name: str) -> list[str]:
+    """The patterns of the tests of a module that may fail with this Python."""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    return {
-        pattern: not entry.get("sometimes", False)
+    return [
+        pattern
         for entry in tomllib.loads(EXPECTED.read_text())["expected"]
         if version in entry.get("versions", [version])
         for pattern in entry["tests"]
         if pattern.split(".")[0] == name
-    }
+    ]
 
 
 @dataclass
@@ -339,9 +347,7 @@ def check(name: str) -> Report:
     failed = {test: problem for test, problem in outcomes.items() if problem is not None}
     patterns = read_expected(name)
     report = Report(run=len(outcomes))
-    unlisted = {
-        test for test in failed if not any(fnmatch.fnmatchcase(test, p) for p in patterns)
-    }
+    unlisted = {test for test in failed if not any(fnmatch.fnmatchcase(test, p) for p in patterns)}
     standard = run_apart(name, ours=False, only=unlisted) if unlisted else {}
     for test, problem in failed.items():
         if standard.get(test) is not None:
@@ -350,7 +356,7 @@ def check(name: str) -> Report:
         report.ours[test] = problem
         if test in unlisted:
             report.unexpected.append(test)
-    report.stale = [p for p, always in patterns.items() if always and not fnmatch.filter(failed, p)]
+    report.stale = [p for p in patterns if not fnmatch.filter(failed, p)]
     return report
 
 
