@@ -132,7 +132,9 @@ class Runtime:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._loop.is_closed() else "running" if self._loop.is_running() else "idle"
+        state = (
+            "closed" if self._loop.is_closed() else "running" if self._loop.is_running() else "idle"
+        )
         return f"<Runtime {state}>"
 
     def _check_open(self) -> None:

@@ -5,8 +5,6 @@ Imported when the first loop is made, together with asyncio; never by `import py
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import inspect
 import itertools
 import os
@@ -53,7 +51,9 @@ def spawn_on_running_loop(coroutine: Any, name: Any, context: Any) -> Any:
     return loop.create_task(coroutine, name=name, context=context)
 
 
-def create_task(loop: Any, coro: Any, *, name: Any = None, context: Any = None, **kwargs: Any) -> Any:
+def create_task(
+    loop: Any, coro: Any, *, name: Any = None, context: Any = None, **kwargs: Any
+) -> Any:
     """create_task with all that the fast path leaves out: a task factory, odd arguments."""
     loop._check_closed()
     factory = loop._task_factory
@@ -91,12 +91,10 @@ def _with_source(context: dict[str, Any], origin: Any) -> dict[str, Any]:
 
 def report_unseen(loop: Any, what: str, future: Any) -> None:
     context = {
-        "message": f"{type(future).__name__ if what == 'Future' else what} exception was never retrieved",
+        "message": f"{what} exception was never retrieved",
         "exception": future._exception,
         "future": future,
     }
-    if what == "Future":
-        context["message"] = "Future exception was never retrieved"
     loop.call_exception_handler(_with_source(context, future))
 
 
@@ -130,7 +128,9 @@ def check_callback(loop: Any, callback: Any, method: str, thread: bool) -> None:
 
 def note_duration(loop: Any, what: Any, seconds: float) -> None:
     if seconds >= loop.slow_callback_duration:
-        described = base_events._format_handle(what) if isinstance(what, events.Handle) else repr(what)
+        described = (
+            base_events._format_handle(what) if isinstance(what, events.Handle) else repr(what)
+        )
         base_events.logger.warning("Executing %s took %.3f seconds", described, seconds)
 
 
@@ -142,7 +142,7 @@ _loops: weakref.WeakSet[Any] = weakref.WeakSet()
 class _TaskSet(weakref.WeakSet):
     """asyncio's set of tasks, with the live tasks of our loops in it without being registered.
 
-    Registering each would cost more than all the rest of making a task. The executors know them anyway.
+    Registering each would cost more than the rest of making a task. The executors know them anyway.
     """
 
     def __init__(self, registered: weakref.WeakSet[Any]) -> None:
@@ -184,10 +184,3 @@ def _disown_loops() -> None:
 
 
 os.register_at_fork(after_in_child=_disown_loops)
-
-
-def current_context() -> contextvars.Context:
-    return contextvars.copy_context()
-
-
-__all__ = ["asyncio"]

@@ -1,4 +1,4 @@
-"""The C API: an extension, built here against the installed header, wakes from threads without the GIL."""
+"""The C API: an extension, built here, wakes from threads without the GIL."""
 
 import importlib.util
 import shutil

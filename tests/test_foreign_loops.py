@@ -695,9 +695,7 @@ def test_woken_from_many_threads_at_once(run):
 
     async def main():
         wakes = [[] for _ in range(threads)]
-        laters = [
-            Later(wakes[k % threads].append, k) for k in range(threads * each)
-        ]
+        laters = [Later(wakes[k % threads].append, k) for k in range(threads * each)]
         tasks = [asyncio.ensure_future(awaits(later)) for later in laters]
         await settle()
         workers = [Worker(wake_all, some) for some in wakes]

@@ -739,6 +739,23 @@ def test_asyncio_futures_within_a_coroutine_polled_by_hand():
     assert asyncio.run(main()) == "asyncio's"
 
 
+def test_an_asyncio_future_wakes_the_newest_waker_of_who_polls_by_hand():
+    async def main():
+        loop = asyncio.get_running_loop()
+        for slow in loop.create_future(), asyncio.futures._PyFuture(loop=loop):
+            old, new = CountingWaker(), CountingWaker()
+            future = into_future(wait_for(slow))
+            assert future.poll(old.context) is PENDING
+            assert future.poll(new.context) is PENDING
+            slow.set_result("late")
+            await turns()
+            assert (old.count, new.count) == (0, 1)
+            assert future.poll(noop_context()) == "late"
+
+    pyasync_c.run(main())
+    asyncio.run(main())
+
+
 def test_a_bad_yield_is_thrown_into_the_coroutine():
     cleaned = []
 

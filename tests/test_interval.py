@@ -1,4 +1,4 @@
-"""Interval: the first tick at once, the rhythm kept, and the three answers to ticks that were missed."""
+"""Interval: the first tick at once, the rhythm kept, three answers to ticks that were missed."""
 
 import asyncio
 import math

@@ -684,7 +684,7 @@ def test_a_cycle_through_an_interval_is_collected():
         await turns()
         await cancel(task)
         await turns()
-        del mark, task, ticks
+        mark = task = ticks = None
         collect()
         assert ref() is None
 
@@ -907,7 +907,8 @@ import pyasync_c
 warnings.simplefilter("ignore")
 sys.unraisablehook = lambda args: None
 
-# Nothing in the program makes a function (asyncio.gather and repr(task) do): Python does not survive that.
+# Nothing in the program makes a function (asyncio.gather and repr(task) do): Python does not
+# survive that.
 def nothing(*args):
     return 1
 
@@ -1017,7 +1018,8 @@ def sweep(program):
             # Python's own, when there is no room for the frames of a traceback.
             message = str(error)
             assert message == "error return without exception set" or (
-                message.startswith("<function ") and message.endswith("without setting an exception")
+                message.startswith("<function ")
+                and message.endswith("without setting an exception")
             ), error
             result = None
         except BaseException:

@@ -387,9 +387,7 @@ def test_cancelled_among_the_living():
     async def main():
         loop = asyncio.get_running_loop()
         start = loop.time() + 0.05
-        handles = [
-            loop.call_at(start + (k % 97) * 1e-4, fired.append, k) for k in range(20_000)
-        ]
+        handles = [loop.call_at(start + (k % 97) * 1e-4, fired.append, k) for k in range(20_000)]
         for handle in handles[::2]:
             handle.cancel()
         await pyasync_c.sleep_until(start + 97e-4)

@@ -6,9 +6,9 @@
 
 #include "../core/platform.h"
 
-/* Seconds (anything with __float__ or __index__) as nanoseconds, rounded up: zero and less is 0, what is
- * beyond 64 bits or infinite is PAC_NEVER. `what` names the argument. 0, or -1 with TypeError (no
- * number), ValueError (NaN), OverflowError (an int beyond any float). */
+/* Seconds (anything with __float__ or __index__) as nanoseconds, rounded up: zero and less is 0,
+ * what is beyond 64 bits or infinite is PAC_NEVER. `what` names the argument. 0, or -1 with
+ * TypeError (no number), ValueError (NaN), OverflowError (an int beyond any float). */
 int pacpy_ns_from_seconds(PyObject *seconds, const char *what, uint64_t *ns);
 
 /* The two halves of that, for who needs the float as well: the object is asked once. */

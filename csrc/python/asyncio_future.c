@@ -40,12 +40,14 @@ AsyncioFuture_dealloc(PyObject *op)
 static PyObject *
 AsyncioFuture_repr(PyObject *op)
 {
-    return PyObject_CallMethod(pacpy_completion_of(op)->st->asyncio_support, "future_repr", "O", op);
+    return PyObject_CallMethod(pacpy_completion_of(op)->st->asyncio_support, "future_repr", "O",
+                               op);
 }
 
-PyDoc_STRVAR(AsyncioFuture_doc,
-"The future that loop.create_future() of a pyasync_c loop makes: an asyncio.Future. Belongs to the\n"
-"thread of its loop.");
+PyDoc_STRVAR(
+    AsyncioFuture_doc,
+    "The future that loop.create_future() of a pyasync_c loop makes: an asyncio.Future. Belongs to the\n"
+    "thread of its loop.");
 
 static PyType_Slot AsyncioFuture_slots[] = {
     {Py_tp_doc, (void *)AsyncioFuture_doc},

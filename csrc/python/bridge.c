@@ -5,21 +5,21 @@
  *        └── the loop's own wake-up                   ▼
  *                                     turn of the executor: called by the loop
  *
- * The loop calls a turn for one of three reasons: the executor's descriptor is readable (another thread,
- * or code outside of a turn, has woken something), its next deadline has come, or something is ready at
- * once. Each turn, each await and the end of each wait *settle* the bridge: what the loop has to
- * watch now, and nothing any more once no leaf waits and no timer is armed.
+ * The loop calls a turn for one of three reasons: the executor's descriptor is readable (another
+ * thread, or code outside of a turn, has woken something), its next deadline has come, or
+ * something is ready at once. Each turn, each await and the end of each wait *settle* the bridge:
+ * what the loop has to watch now, and nothing any more once no leaf waits and no timer is armed.
  *
- * Who holds whom. While the loop watches anything, it holds the bridge (through the callbacks), and the
- * bridge holds the asyncio futures: a task that sleeps is kept alive by its loop, as one in asyncio.sleep()
- * is. While it watches nothing, the bridge holds itself, so that its descriptors are there for the
- * next wait, until the loop goes. The module's table of bridges has weak references only. So a
- * loop that is abandoned with tasks in it is garbage together with its bridge, and the collector sees it.
- * A wait does not hold its bridge: closing the executor ends the wait first.
+ * Who holds whom. While the loop watches anything, it holds the bridge (through the callbacks),
+ * and the bridge holds the asyncio futures: a task that sleeps is kept alive by its loop, as one
+ * in asyncio.sleep() is. While it watches nothing, the bridge holds itself, so that its
+ * descriptors are there for the next wait, until the loop goes. The module's table of bridges has
+ * weak references only. So a loop that is abandoned with tasks in it is garbage together with its
+ * bridge, and the collector sees it. A wait does not hold its bridge: closing the executor ends
+ * the wait first.
  *
- * A loop of ours needs none of this. A task of asyncio's own that awaits a leaf there gets a wait on the
- * loop's own executor.
- */
+ * A loop of ours needs none of this. A task of asyncio's own that awaits a leaf there gets a wait
+ * on the loop's own executor. */
 #include "bridge_object.h"
 
 #include <errno.h>
@@ -133,7 +133,8 @@ add_reader(BridgeObject *b, PyObject *loop)
             PyErr_ExceptionMatches(PyExc_AttributeError)) {
             PyErr_Format(PyExc_RuntimeError,
                          "the running loop has no add_reader(), which awaiting a future of "
-                         "pyasync_c needs: %R", loop);
+                         "pyasync_c needs: %R",
+                         loop);
         }
         return -1;
     }
@@ -249,7 +250,8 @@ watch(BridgeObject *b, PyObject *loop)
     uint64_t next_ns = pac_executor_next_ns(b->executor);
     bool is_earlier = next_ns < b->armed_ns;
     if (next_ns == 0 || (is_earlier && next_ns <= pac_clock_ns() + PAC_WHEEL_TICK_NS)) {
-        /* Loops round their timers to milliseconds: what is due within a tick is worth a turn or two. */
+        /* Loops round their timers to milliseconds: what is due within a tick is worth a turn or
+         * two. */
         return pacpy_bridge_turn_soon(b, loop);
     }
     if (!b->reading && add_reader(b, loop) < 0) {
@@ -459,7 +461,8 @@ bridge_set_loop(BridgeObject *b, PyObject *loop)
         if (!PyErr_ExceptionMatches(PyExc_TypeError)) {
             return -1;
         }
-        /* It takes no weak references: held while there are waits, as nothing holds the bridge after. */
+        /* It takes no weak references: held while there are waits, as nothing holds the bridge
+         * after. */
         PyErr_Clear();
         b->loop_ref = Py_NewRef(loop);
     }
@@ -494,7 +497,8 @@ bridge_new(struct pacpy_state *st, PyObject *loop)
         return NULL;
     }
     b->fd = pac_executor_fd(b->executor);
-    /* At once, so that a loop that cannot do it says so to whoever awaits; the first settling decides. */
+    /* At once, so that a loop that cannot do it says so to whoever awaits; the first settling
+     * decides. */
     if (add_reader(b, loop) < 0) {
         bridge_close(b);
         Py_CLEAR(b);
@@ -565,8 +569,8 @@ remember(struct pacpy_state *st, BridgeObject *b, PyObject *loop, bool in_table)
     return failed;
 }
 
-/* The entry of the table, or NULL; an exception may be set (a loop that takes no weak references is
- * in no table). */
+/* The entry of the table, or NULL; an exception may be set (a loop that takes no weak references
+ * is in no table). */
 static BridgeObject *
 look_up(struct pacpy_state *st, PyObject *loop)
 {

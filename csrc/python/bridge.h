@@ -1,12 +1,11 @@
 /* bridge.h - our leaves under a loop that is not ours.
  *
- * A foreign loop (asyncio's, uvloop's) gets one bridge: an executor of ours that never runs by itself. The
- * loop watches its epoll descriptor (add_reader) and its next deadline (call_at) while anything waits, and
- * then calls one turn of it. A leaf that is awaited there polls with the waker of a *wait*: a task of that
- * executor whose poll sets an asyncio future, which is what the asyncio task really waits for. So a
- * wake from any thread does what it does everywhere: push and write the eventfd; no GIL, no loop method.
- * Once that loop is closed a wake does nothing.
- */
+ * A foreign loop (asyncio's, uvloop's) gets one bridge: an executor of ours that never runs by
+ * itself. The loop watches its epoll descriptor (add_reader) and its next deadline (call_at)
+ * while anything waits, and then calls one turn of it. A leaf that is awaited there polls with
+ * the waker of a *wait*: a task of that executor whose poll sets an asyncio future, which is what
+ * the asyncio task really waits for. So a wake from any thread does what it does everywhere: push
+ * and write the eventfd; no GIL, no loop method. Once that loop is closed a wake does nothing. */
 #ifndef PACPY_BRIDGE_H
 #define PACPY_BRIDGE_H
 
@@ -14,16 +13,18 @@
 
 #include "../core/executor.h"
 
-/* tp_iternext of a Future that no poll of ours drives: poll it on behalf of the running loop. Returns the
- * asyncio future to wait for; or NULL with StopIteration set (or nothing set, for None) if it is ready; or
- * NULL with an exception, RuntimeError "no running event loop" among them. */
+/* tp_iternext of a Future that no poll of ours drives: poll it on behalf of the running loop.
+ * Returns the asyncio future to wait for; or NULL with StopIteration set (or nothing set, for
+ * None) if it is ready; or NULL with an exception, RuntimeError "no running event loop" among
+ * them. */
 PyObject *pacpy_bridge_iternext(FutureObject *f);
 
 /* End the wait of `f` (f->wait), if any: nothing points to it afterwards. On the loop's thread. */
 void pacpy_bridge_end_wait(FutureObject *f);
 
-/* Enter the executor of the loop that runs on this thread, if there is one and none of ours is entered;
- * for a Delay that is polled by hand there. *before for pac_executor_leave; false: nothing was entered. */
+/* Enter the executor of the loop that runs on this thread, if there is one and none of ours is
+ * entered; for a Delay that is polled by hand there. *before for pac_executor_leave; false:
+ * nothing was entered. */
 bool pacpy_bridge_enter(struct pacpy_state *st, struct pac_scheduler **before);
 
 #endif

@@ -1,5 +1,5 @@
-/* bridge_object.h - what bridge.c and bridge_wait.c share: the bridge of a foreign loop, and the waits on
- * it. bridge.h is what the rest of the module sees. */
+/* bridge_object.h - what bridge.c and bridge_wait.c share: the bridge of a foreign loop, and the
+ * waits on it. bridge.h is what the rest of the module sees. */
 #ifndef PACPY_BRIDGE_OBJECT_H
 #define PACPY_BRIDGE_OBJECT_H
 
@@ -19,13 +19,13 @@ typedef struct {
     PyObject *raised;              /* a KeyboardInterrupt or the like, on its way out of a turn */
     PyObject *weakrefs;
     struct pac_list waits;
-    uint64_t armed_ns;             /* what `timer` was armed for; PAC_NEVER: not armed */
-    int fd;                        /* the executor's */
-    unsigned long thread_id;       /* of the thread that ran the loop last */
-    bool reading;                  /* the loop watches the executor's descriptor */
-    bool soon;                     /* the loop is about to call a turn */
-    bool held;                     /* by itself */
-    bool early;                    /* this turn is the loop's timer, come before its time */
+    uint64_t armed_ns;       /* what `timer` was armed for; PAC_NEVER: not armed */
+    int fd;                  /* the executor's */
+    unsigned long thread_id; /* of the thread that ran the loop last */
+    bool reading;            /* the loop watches the executor's descriptor */
+    bool soon;               /* the loop is about to call a turn */
+    bool held;               /* by itself */
+    bool early;              /* this turn is the loop's timer, come before its time */
 } BridgeObject;
 
 /* One leaf that is awaited under a loop, and what wakes the task that awaits it. */

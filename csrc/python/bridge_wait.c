@@ -1,10 +1,11 @@
-/* bridge_wait.c - awaiting a leaf of ours on a loop that is not ours: the wait, and the steps of an await. */
+/* bridge_wait.c - awaiting a leaf of ours on a loop that is not ours: the wait, and the steps of
+ * an await. */
 #include "bridge_object.h"
 
 /* ---- the wait: a future whose poll sets an asyncio future ----------------------------------- */
 
-/* The exception that came out of setting an asyncio future. What must leave the loop does so when the
- * turn ends; there is nobody to tell about the rest. */
+/* The exception that came out of setting an asyncio future. What must leave the loop does so when
+ * the turn ends; there is nobody to tell about the rest. */
 static void
 turn_failed(BridgeObject *b, LoopObject *own_loop, PyObject *source)
 {
@@ -119,8 +120,8 @@ wait_new(struct pac_executor *ex, BridgeObject *b, LoopObject *own_loop)
     return w;
 }
 
-/* Does the thread that may run the executor of `w` differ from this one? A collector's destructor runs on
- * any thread, and the loop's own methods must not be called there. */
+/* Does the thread that may run the executor of `w` differ from this one? A collector's destructor
+ * runs on any thread, and the loop's own methods must not be called there. */
 static bool
 is_elsewhere(const struct pacpy_wait *w)
 {
@@ -169,8 +170,7 @@ poll_waiting(FutureObject *f, struct pac_executor *ex, PyObject **value)
     struct pac_scheduler *before = pac_executor_enter(ex);
     pacpy_frame_push_by_hand(f->st, &frame, &cx);
     if (f->driver != NULL && frame.current_task != NULL && f->driver != frame.current_task) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "this future is already being awaited by another task");
+        PyErr_SetString(PyExc_RuntimeError, "this future is already being awaited by another task");
         ready = -1;
     }
     else {
@@ -219,8 +219,8 @@ is_waiting(FutureObject *f)
     return false;
 }
 
-/* `f` is pending: what the asyncio task has to wait for; NULL and an exception. Whatever runs Python
- * here may drop the future, and then nobody would wake that task. */
+/* `f` is pending: what the asyncio task has to wait for; NULL and an exception. Whatever runs
+ * Python here may drop the future, and then nobody would wake that task. */
 static PyObject *
 suspend(FutureObject *f, PyObject *loop, BridgeObject *b)
 {
@@ -241,8 +241,8 @@ suspend(FutureObject *f, PyObject *loop, BridgeObject *b)
     return asyncio_future;
 }
 
-/* What is left of the await under `loop`, whose executor is `ex` and whose bridge `b` (NULL: it is a
- * loop of ours). */
+/* What is left of the await under `loop`, whose executor is `ex` and whose bridge `b` (NULL: it
+ * is a loop of ours). */
 static PyObject *
 step(FutureObject *f, PyObject *loop, BridgeObject *b, struct pac_executor *ex)
 {
@@ -346,7 +346,8 @@ pacpy_bridge_enter(struct pacpy_state *st, struct pac_scheduler **before)
     }
     else if (loop != NULL) {
         BridgeObject *b = pacpy_bridge_of(st, loop);
-        /* The coming turn arms the loop's timer for what is about to be armed. It holds the bridge. */
+        /* The coming turn arms the loop's timer for what is about to be armed. It holds the
+         * bridge. */
         if (b != NULL && pacpy_bridge_turn_soon(b, loop) == 0) {
             ex = b->executor;
             pacpy_bridge_update_hold(b);

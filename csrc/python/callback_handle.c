@@ -1,11 +1,12 @@
-/* callback_handle.c - call_soon, call_later, call_at: a Python object, a runnable and a timer in one. */
+/* callback_handle.c - call_soon, call_later, call_at: a Python object, a runnable and a timer in
+ * one. */
 #include "callback_handle.h"
 
-/* Where asyncio's classes keep their slots, and where ours begins: read off the classes, the same for all
- * interpreters of the process. */
+/* Where asyncio's classes keep their slots, and where ours begins: read off the classes, the same
+ * for all interpreters of the process. */
 static struct {
     Py_ssize_t callback, args, cancelled, loop, source_traceback, repr, context; /* Handle */
-    Py_ssize_t scheduled, when;                                                 /* TimerHandle */
+    Py_ssize_t scheduled, when;                                                  /* TimerHandle */
     Py_ssize_t ours;
 } offsets;
 
@@ -54,8 +55,8 @@ report_callback(LoopObject *loop, PyObject *handle)
         pacpy_loop_raise(loop, exc);
         return;
     }
-    PyObject *done = PyObject_CallMethod(loop->st->asyncio_support, "report_callback", "OOO", loop,
-                                         handle, exc);
+    PyObject *done =
+        PyObject_CallMethod(loop->st->asyncio_support, "report_callback", "OOO", loop, handle, exc);
     Py_DECREF(exc);
     if (done == NULL) {
         pacpy_loop_raise_or_print(loop, handle);
@@ -179,8 +180,8 @@ handle_new(LoopObject *loop, struct pacpy_freelist *list, PyTypeObject *type, Py
 {
     struct pacpy_state *st = loop->st;
     PyObject *tuple = args_tuple(args, nargs);
-    PyObject *present = context == NULL || context == Py_None ? PyContext_CopyCurrent()
-                                                              : Py_NewRef(context);
+    PyObject *present =
+        context == NULL || context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
     PyObject *op = tuple == NULL || present == NULL ? NULL : pacpy_freelist_alloc(list, type);
     if (op == NULL) {
         Py_XDECREF(tuple);
@@ -215,8 +216,8 @@ handle_new(LoopObject *loop, struct pacpy_freelist *list, PyTypeObject *type, Py
     return op;
 }
 
-/* Queue `r`, which has its reference already: on the loop's thread directly, also while it does not run; else
- * by its inject queue. 0, or -1 with RuntimeError and the reference given up. */
+/* Queue `r`, which has its reference already: on the loop's thread directly, also while it does
+ * not run; else by its inject queue. 0, or -1 with RuntimeError and the reference given up. */
 static int
 queue_runnable(LoopObject *loop, struct pac_runnable *r)
 {
@@ -239,8 +240,8 @@ pacpy_handle_soon(LoopObject *loop, PyObject *callback, PyObject *const *args, P
                   PyObject *context)
 {
     struct pacpy_state *st = loop->st;
-    PyObject *op = handle_new(loop, &st->handle_free, st->CallbackHandle_type, callback, args,
-                              nargs, context);
+    PyObject *op =
+        handle_new(loop, &st->handle_free, st->CallbackHandle_type, callback, args, nargs, context);
     if (op == NULL) {
         return NULL;
     }
@@ -455,7 +456,8 @@ static PyType_Slot CallbackHandle_slots[] = {
 };
 
 static PyType_Spec CallbackHandle_spec = {
-    .name = "pyasync_c._core.Handle", /* what repr() says, and so logs and their filters, is as in asyncio */
+    .name =
+        "pyasync_c._core.Handle", /* what repr() says, and so logs and their filters, is as in asyncio */
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = CallbackHandle_slots,
 };
@@ -517,7 +519,7 @@ learn_offsets(PyObject *handle, PyObject *timer_handle)
             return -1;
         }
     }
-    Py_ssize_t alignment = (Py_ssize_t)_Alignof(max_align_t);
+    Py_ssize_t alignment = (Py_ssize_t) _Alignof(max_align_t);
     Py_ssize_t size = ((PyTypeObject *)timer_handle)->tp_basicsize;
     offsets.ours = (size + alignment - 1) / alignment * alignment;
     return 0;

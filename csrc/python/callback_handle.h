@@ -1,30 +1,33 @@
 /* callback_handle.h - asyncio's Handle and TimerHandle as runnables and timers of the core.
  *
- * Both derive from asyncio's Python classes, and keep callback, arguments, context and the rest in the slots of
- * those, so that whatever of asyncio looks at a handle sees what it expects. What the core needs stands behind.
- */
+ * Both derive from asyncio's Python classes, and keep callback, arguments, context and the rest
+ * in the slots of those, so that whatever of asyncio looks at a handle sees what it expects. What
+ * the core needs stands behind. */
 #ifndef PACPY_CALLBACK_HANDLE_H
 #define PACPY_CALLBACK_HANDLE_H
 
 #include "eventloop.h"
 
-/* A handle for callback(*args) in `context` (NULL or None: the present one), at the back of the loop's queue,
- * from any thread. `method` is whose name an error message says. New reference or NULL. */
+/* A handle for callback(*args) in `context` (NULL or None: the present one), at the back of the
+ * loop's queue, from any thread. `method` is whose name an error message says. New reference or
+ * NULL. */
 PyObject *pacpy_handle_soon(LoopObject *loop, PyObject *callback, PyObject *const *args,
                             Py_ssize_t nargs, PyObject *context);
 
 /* A timer handle, armed for `deadline_ns`; `when` is what its when() answers. */
-PyObject *pacpy_handle_at(LoopObject *loop, uint64_t deadline_ns, PyObject *when, PyObject *callback,
-                          PyObject *const *args, Py_ssize_t nargs, PyObject *context);
+PyObject *pacpy_handle_at(LoopObject *loop, uint64_t deadline_ns, PyObject *when,
+                          PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                          PyObject *context);
 
-/* Queue somebody else's asyncio.Handle: its _run() is called when its turn comes. Until then it stands at
- * `*place`, if that is not NULL. 0 or -1. */
+/* Queue somebody else's asyncio.Handle: its _run() is called when its turn comes. Until then it
+ * stands at `*place`, if that is not NULL. 0 or -1. */
 int pacpy_handle_adopt(LoopObject *loop, PyObject *handle, struct pacpy_adopted **place);
 
 /* The place of `a` (NULL: there is none) goes away. */
 void pacpy_adopted_leave_place(struct pacpy_adopted *a);
 
-/* For the loop's tp_traverse: visit the handle behind a queued runnable, or behind an armed timer. */
+/* For the loop's tp_traverse: visit the handle behind a queued runnable, or behind an armed
+ * timer. */
 int pacpy_handle_visit_runnable(struct pac_runnable *r, visitproc visit, void *arg);
 int pacpy_handle_visit_timer(struct pac_timer *timer, visitproc visit, void *arg);
 

@@ -1,8 +1,7 @@
 /* capi.c - the capsule behind csrc/include/pyasync_c.h.
  *
- * The public waker is the core's under another name: the same two words, the same four functions. So a waker
- * crosses the border without being wrapped.
- */
+ * The public waker is the core's under another name: the same two words, the same four functions.
+ * So a waker crosses the border without being wrapped. */
 #include "state.h"
 
 #include "../include/pyasync_c.h"
@@ -11,7 +10,8 @@
 #include <assert.h>
 
 static_assert(sizeof(struct pyasync_c_waker) == sizeof(struct pac_waker), "one waker, two names");
-static_assert(offsetof(struct pyasync_c_waker, data) == offsetof(struct pac_waker, data), "likewise");
+static_assert(offsetof(struct pyasync_c_waker, data) == offsetof(struct pac_waker, data),
+              "likewise");
 static_assert(sizeof(struct pyasync_c_waker_vtable) == sizeof(struct pac_waker_vtable), "likewise");
 static_assert(offsetof(struct pyasync_c_waker_vtable, drop) ==
                   offsetof(struct pac_waker_vtable, drop),

@@ -46,8 +46,8 @@ PyErr_SetRaisedException(PyObject *exc)
 #define Py_END_CRITICAL_SECTION() }
 #endif
 
-/* How far a dict has changed: two equal readings, and nobody wrote to it in between. Before 3.14 the
- * field is there for the taking; after it, a reading is never equal to another one. */
+/* How far a dict has changed: two equal readings, and nobody wrote to it in between. Before 3.14
+ * the field is there for the taking; after it, a reading is never equal to another one. */
 #if PY_VERSION_HEX < 0x030E0000 && !defined(Py_GIL_DISABLED)
 static inline uint64_t
 pacpy_dict_version(PyObject *dict)

@@ -1,5 +1,5 @@
-/* completion.c - what Task and the asyncio future share: the state, the listeners, asyncio.Future's
- * methods, and the iterator by which they are awaited. */
+/* completion.c - what Task and the asyncio future share: the state, the listeners,
+ * asyncio.Future's methods, and the iterator by which they are awaited. */
 #include "completion.h"
 
 #include "eventloop.h"
@@ -17,7 +17,7 @@ pacpy_find_completion_offset(void)
     if (task == NULL) {
         return -1;
     }
-    Py_ssize_t alignment = (Py_ssize_t)_Alignof(max_align_t);
+    Py_ssize_t alignment = (Py_ssize_t) _Alignof(max_align_t);
     Py_ssize_t size = ((PyTypeObject *)task)->tp_basicsize;
     pacpy_completion_offset = (size + alignment - 1) / alignment * alignment;
     Py_DECREF(task);
@@ -314,8 +314,8 @@ completion_exception(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 settable_exception(PyObject *exception)
 {
-    PyObject *exc = PyExceptionClass_Check(exception) ? PyObject_CallNoArgs(exception)
-                                                      : Py_NewRef(exception);
+    PyObject *exc =
+        PyExceptionClass_Check(exception) ? PyObject_CallNoArgs(exception) : Py_NewRef(exception);
     if (exc == NULL) {
         return NULL;
     }
@@ -414,7 +414,8 @@ completion_add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t nar
     }
     if (nargs != 1) {
         PyErr_Format(PyExc_TypeError,
-                     "add_done_callback() takes exactly one positional argument (%zd given)", nargs);
+                     "add_done_callback() takes exactly one positional argument (%zd given)",
+                     nargs);
         return NULL;
     }
     if (one_optional(args, nargs, kwnames, c->st->str_context, 1, false, &context) < 0) {
@@ -445,8 +446,8 @@ completion_add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t nar
     Py_RETURN_NONE;
 }
 
-/* The first listener whose callback equals `fn`, at or after `node`; NULL if there is none; *error if
- * comparing raised. Comparing may run anything, so the list is read anew after each. */
+/* The first listener whose callback equals `fn`, at or after `node`; NULL if there is none;
+ * *error if comparing raised. Comparing may run anything, so the list is read anew after each. */
 static struct pacpy_listener *
 find_callback(struct pacpy_completion *c, PyObject *fn, bool *error)
 {
@@ -548,7 +549,8 @@ PyMethodDef pacpy_completion_methods[] = {
      "The result; raises the exception it ended with, CancelledError, or InvalidStateError."},
     {"exception", completion_exception, METH_NOARGS,
      "The exception it ended with, or None; raises CancelledError or InvalidStateError."},
-    {"set_result", completion_set_result, METH_O, "Finish with a result; InvalidStateError if done."},
+    {"set_result", completion_set_result, METH_O,
+     "Finish with a result; InvalidStateError if done."},
     {"set_exception", completion_set_exception, METH_O,
      "Finish with an exception; InvalidStateError if done."},
     {"add_done_callback", FASTCALL(completion_add_done_callback), METH_FASTCALL | METH_KEYWORDS,
@@ -558,7 +560,8 @@ PyMethodDef pacpy_completion_methods[] = {
     {"cancel", FASTCALL(completion_cancel), METH_FASTCALL | METH_KEYWORDS,
      "Cancel, or of a Task: have CancelledError thrown at its await; False if it is done."},
     {"cancelled", completion_cancelled, METH_NOARGS, "True if it was cancelled."},
-    {"done", completion_done, METH_NOARGS, "True if it has a result, an exception, or was cancelled."},
+    {"done", completion_done, METH_NOARGS,
+     "True if it has a result, an exception, or was cancelled."},
     {"get_loop", completion_get_loop, METH_NOARGS, "The loop that it belongs to."},
     {"_make_cancelled_error", completion_make_cancelled_error, METH_NOARGS, NULL},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},

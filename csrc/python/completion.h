@@ -1,13 +1,13 @@
-/* completion.h - a result that is set once and that any number wait for: what a Task and an asyncio future
- * have in common.
+/* completion.h - a result that is set once and that any number wait for: what a Task and an
+ * asyncio future have in common.
  *
- * Both are instances of asyncio's C types (isinstance holds) whose own fields stay zero: our state stands
- * behind them, at pacpy_completion_offset, and every method and attribute is overridden by ours.
+ * Both are instances of asyncio's C types (isinstance holds) whose own fields stay zero: our
+ * state stands behind them, at pacpy_completion_offset, and every method and attribute is
+ * overridden by ours.
  *
- * Whoever waits is a *listener* in one list, in the order of asking: a task of ours that awaits it (the
- * listener is part of the task: no callback object, no allocation), a waker of a poll by hand, or a
- * callback with its context. All are told in that order when the result is set.
- */
+ * Whoever waits is a *listener* in one list, in the order of asking: a task of ours that awaits
+ * it (the listener is part of the task: no callback object, no allocation), a waker of a poll by
+ * hand, or a callback with its context. All are told in that order when the result is set. */
 #ifndef PACPY_COMPLETION_H
 #define PACPY_COMPLETION_H
 
@@ -46,13 +46,13 @@ struct pacpy_completion {
     PyObject *cancelled_exception; /* the CancelledError that ended it, raised once by result() */
     PyObject *source_traceback;    /* debug mode */
     struct pac_list listeners;
-    uint8_t outcome;               /* enum pacpy_outcome */
-    bool blocking;                 /* _asyncio_future_blocking */
-    bool log_traceback;            /* an exception that nobody has seen */
+    uint8_t outcome;    /* enum pacpy_outcome */
+    bool blocking;      /* _asyncio_future_blocking */
+    bool log_traceback; /* an exception that nobody has seen */
 };
 
-/* Where our state begins in a Task or AsyncioFuture: the size of asyncio.Task's own, the same for both
- * types, and for all interpreters of the process. */
+/* Where our state begins in a Task or AsyncioFuture: the size of asyncio.Task's own, the same for
+ * both types, and for all interpreters of the process. */
 extern Py_ssize_t pacpy_completion_offset;
 int pacpy_find_completion_offset(void);
 
@@ -72,7 +72,8 @@ pacpy_completion_object(struct pacpy_completion *c)
 bool pacpy_is_completion(struct pacpy_state *st, PyObject *op);
 
 /* A fresh one for `loop`. Does not look at the debug flag: see pacpy_completion_note_source. */
-void pacpy_completion_init(struct pacpy_completion *c, struct pacpy_state *st, struct pacpy_loop *loop);
+void pacpy_completion_init(struct pacpy_completion *c, struct pacpy_state *st,
+                           struct pacpy_loop *loop);
 
 /* Debug mode: remember where it was made. 0 or -1. */
 int pacpy_completion_note_source(struct pacpy_completion *c);
@@ -82,7 +83,8 @@ bool pacpy_completion_set_result(struct pacpy_completion *c, PyObject *value);
 bool pacpy_completion_set_exception(struct pacpy_completion *c, PyObject *exception);
 bool pacpy_completion_cancel(struct pacpy_completion *c, PyObject *message);
 
-/* The result as a new reference, or NULL and the exception that it ended with. FINISHED or CANCELLED. */
+/* The result as a new reference, or NULL and the exception that it ended with. FINISHED or
+ * CANCELLED. */
 PyObject *pacpy_completion_result(struct pacpy_completion *c);
 
 /* A new CancelledError with the message, or the very one that ended it. */
@@ -97,8 +99,8 @@ pacpy_completion_listen(struct pacpy_completion *c, struct pacpy_listener *l)
 /* For the types' own slots. */
 int pacpy_completion_traverse(struct pacpy_completion *c, visitproc visit, void *arg);
 void pacpy_completion_clear(struct pacpy_completion *c);
-/* In tp_finalize: an exception that nobody saw goes to the loop's exception handler; `what` is "Task" or
- * "Future", as asyncio words it. */
+/* In tp_finalize: an exception that nobody saw goes to the loop's exception handler; `what` is
+ * "Task" or "Future", as asyncio words it. */
 void pacpy_completion_report_unseen(struct pacpy_completion *c, const char *what);
 
 /* A fresh asyncio future of `loop`. */

@@ -1,7 +1,7 @@
-/* context_snapshot.c - whether the present context is as it was is told by its map of variables, an immutable
- * tree that is replaced when a variable is set: the same tree, the same variables. CPython has no call that asks
- * for it, so the place of that pointer in a Context is found out by experiment, once; where the experiment fails,
- * every snapshot is a copy of its own. */
+/* context_snapshot.c - whether the present context is as it was is told by its map of variables,
+ * an immutable tree that is replaced when a variable is set: the same tree, the same variables.
+ * CPython has no call that asks for it, so the place of that pointer in a Context is found out by
+ * experiment, once; where the experiment fails, every snapshot is a copy of its own. */
 #include "context_snapshot.h"
 
 #if PY_VERSION_HEX < 0x030E0000 && !defined(Py_GIL_DISABLED)
@@ -15,8 +15,8 @@ variables_of(PyObject *context)
     return *(void **)((char *)context + VARIABLES_OFFSET);
 }
 
-/* Do contexts look as we think? A copy must have the very map of the original, and another one after a variable
- * was set in it. 1, 0, or -1 with an exception. */
+/* Do contexts look as we think? A copy must have the very map of the original, and another one
+ * after a variable was set in it. 1, 0, or -1 with an exception. */
 static int
 layout_is_known(void)
 {

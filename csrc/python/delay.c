@@ -5,13 +5,12 @@
  *   made while a loop runs on this thread   at once: the deadline is fixed by the call
  *   made outside                            with its first poll; until then: after_ns
  *
- * It gives its timer back as soon as it has been ready, and `elapsed` remembers that; so a finished
- * Delay holds nothing of any loop, and reset() begins anew wherever it is awaited next.
+ * It gives its timer back as soon as it has been ready, and `elapsed` remembers that; so a
+ * finished Delay holds nothing of any loop, and reset() begins anew wherever it is awaited next.
  *
- * "At once" (zero, less than zero) is the time up to which the executor's wheel has come: the wheel
- * hands that out in its next turn, without waiting for the end of the present tick, and it costs no
- * look at the clock.
- */
+ * "At once" (zero, less than zero) is the time up to which the executor's wheel has come: the
+ * wheel hands that out in its next turn, without waiting for the end of the present tick, and it
+ * costs no look at the clock. */
 #include "delay.h"
 
 #include "args.h"

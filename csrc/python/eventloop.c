@@ -101,10 +101,10 @@ pacpy_loop_report(LoopObject *loop, const char *message, const char *source_key,
         pacpy_loop_raise(loop, exc);
         return;
     }
-    PyObject *context = source_key == NULL
-                            ? Py_BuildValue("{sssN}", "message", message, "exception", exc)
-                            : Py_BuildValue("{sssNsO}", "message", message, "exception", exc,
-                                            source_key, source);
+    PyObject *context =
+        source_key == NULL
+            ? Py_BuildValue("{sssN}", "message", message, "exception", exc)
+            : Py_BuildValue("{sssNsO}", "message", message, "exception", exc, source_key, source);
     PyObject *done = context == NULL
                          ? NULL
                          : PyObject_CallMethodOneArg((PyObject *)loop,
@@ -121,8 +121,8 @@ pacpy_loop_note_duration(LoopObject *loop, uint64_t began_ns, PyObject *what)
 {
     double seconds = (double)(pac_clock_ns() - began_ns) / 1e9;
     PyObject *error = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
-    PyObject *done = PyObject_CallMethod(loop->st->asyncio_support, "note_duration", "OOd", loop,
-                                         what, seconds);
+    PyObject *done =
+        PyObject_CallMethod(loop->st->asyncio_support, "note_duration", "OOd", loop, what, seconds);
     if (done == NULL) {
         PyErr_WriteUnraisable(what);
     }
@@ -180,7 +180,8 @@ context_keyword(LoopObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObj
     return 0;
 }
 
-/* What every one of them checks. `thread`: the loop's own thread is wanted, which debug mode checks. */
+/* What every one of them checks. `thread`: the loop's own thread is wanted, which debug mode
+ * checks. */
 static int
 check_callback(LoopObject *loop, PyObject *callback, const char *method, bool thread)
 {
@@ -192,14 +193,14 @@ check_callback(LoopObject *loop, PyObject *callback, const char *method, bool th
         return -1;
     }
     if (PAC_UNLIKELY(loop->debug)) {
-        PyObject *ok = PyObject_CallMethod(loop->st->asyncio_support, "check_callback", "OOsi", loop,
-                                           callback, method, (int)thread);
+        PyObject *ok = PyObject_CallMethod(loop->st->asyncio_support, "check_callback", "OOsi",
+                                           loop, callback, method, (int)thread);
         Py_XDECREF(ok);
         return ok == NULL ? -1 : 0;
     }
     if (PAC_UNLIKELY(!PyCallable_Check(callback))) {
-        PyErr_Format(PyExc_TypeError,
-                     "a callable object was expected by %s(), got %R", method, callback);
+        PyErr_Format(PyExc_TypeError, "a callable object was expected by %s(), got %R", method,
+                     callback);
         return -1;
     }
     return 0;
@@ -291,7 +292,8 @@ Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
     if (when == NULL) {
         return NULL;
     }
-    PyObject *handle = pacpy_handle_at(loop, deadline_ns, when, args[1], args + 2, nargs - 2, context);
+    PyObject *handle =
+        pacpy_handle_at(loop, deadline_ns, when, args[1], args + 2, nargs - 2, context);
     Py_DECREF(when);
     return handle;
 }
@@ -367,8 +369,7 @@ Loop_live_tasks(PyObject *op, PyObject *Py_UNUSED(ignored))
     }
     struct pac_list *owned = &loop->executor->owned;
     for (struct pac_list_node *n = owned->head.next; n != &owned->head; n = n->next) {
-        PyObject *task =
-            pacpy_task_object_of_core(PAC_LIST_ENTRY(n, struct pac_task, owned));
+        PyObject *task = pacpy_task_object_of_core(PAC_LIST_ENTRY(n, struct pac_task, owned));
         if (task != NULL && PyList_Append(tasks, task) < 0) {
             Py_DECREF(tasks);
             return NULL;
@@ -482,7 +483,8 @@ Loop_close_core(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* In a fork's child: the loop is the parent's. If it was running on the thread that forked, that run ends. */
+/* In a fork's child: the loop is the parent's. If it was running on the thread that forked, that
+ * run ends. */
 static PyObject *
 Loop_disown(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
@@ -584,9 +586,10 @@ set_stopping(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
-PyDoc_STRVAR(metrics_doc,
-"_metrics($self, /)\n--\n\n"
-"What the executor has counted, as the tuple that RuntimeMetrics names the fields of.");
+PyDoc_STRVAR(
+    metrics_doc,
+    "_metrics($self, /)\n--\n\n"
+    "What the executor has counted, as the tuple that RuntimeMetrics names the fields of.");
 
 static PyObject *
 Loop_metrics(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -599,11 +602,10 @@ Loop_metrics(PyObject *op, PyObject *Py_UNUSED(ignored))
     const struct pac_metrics *m = &ex->metrics;
     typedef unsigned long long ull;
     return Py_BuildValue("(KKKKKKKKKKK)", (ull)ex->scheduler.tasks_alive, (ull)m->tasks_spawned,
-                         (ull)loop->polls, 
-                         (ull)(ex->scheduler.wakes + m->wakes_from_threads),
-                         (ull)m->wakes_from_threads,
-                         (ull)loop->spurious_polls, (ull)m->parks, (ull)ex->wheel.count,
-                         (ull)m->timers_fired, (ull)m->queue_depth_max, (ull)m->slow_runs);
+                         (ull)loop->polls, (ull)(ex->scheduler.wakes + m->wakes_from_threads),
+                         (ull)m->wakes_from_threads, (ull)loop->spurious_polls, (ull)m->parks,
+                         (ull)ex->wheel.count, (ull)m->timers_fired, (ull)m->queue_depth_max,
+                         (ull)m->slow_runs);
 }
 
 /* ---- the type ------------------------------------------------------------------------------- */
@@ -659,7 +661,8 @@ visit_executor(struct pac_executor *ex, visitproc visit, void *arg)
     struct pac_wheel *w = &ex->wheel;
     for (unsigned i = 0; i < PAC_WHEEL_LEVELS * PAC_WHEEL_SLOTS && stop == 0; i++) {
         struct pac_list *slot = &w->slots[i / PAC_WHEEL_SLOTS][i % PAC_WHEEL_SLOTS];
-        for (struct pac_list_node *n = slot->head.next; n != &slot->head && stop == 0; n = n->next) {
+        for (struct pac_list_node *n = slot->head.next; n != &slot->head && stop == 0;
+             n = n->next) {
             struct pac_timer *timer = PAC_LIST_ENTRY(n, struct pac_timer, node);
             stop = pacpy_handle_visit_timer(timer, visit, arg);
             stop = stop != 0 ? stop : pacpy_timeout_visit_timer(timer, visit, arg);
@@ -760,8 +763,9 @@ static PyType_Spec Loop_spec = {
     .slots = Loop_slots,
 };
 
-/* In a fork's child: what the parent's thread was in the middle of is none of the child's. Else a loop that is
- * started within would be taken for part of the poll in which the parent has forked. */
+/* In a fork's child: what the parent's thread was in the middle of is none of the child's. Else a
+ * loop that is started within would be taken for part of the poll in which the parent has forked.
+ */
 static PyObject *
 forget_running(PyObject *module, PyObject *Py_UNUSED(ignored))
 {

@@ -1,9 +1,9 @@
-/* eventloop.h - the C half of the event loop: an executor with asyncio's scheduling methods on it.
+/* eventloop.h - the C half of the event loop: an executor with asyncio's scheduling methods on
+ * it.
  *
- * pyasync_c.EventLoop derives from this type (LoopBase) and from asyncio's selector loop: call_soon, timers,
- * tasks, futures and the run itself are here; servers, transports, subprocesses and the like are the standard
- * library's, over our readiness.
- */
+ * pyasync_c.EventLoop derives from this type (LoopBase) and from asyncio's selector loop:
+ * call_soon, timers, tasks, futures and the run itself are here; servers, transports,
+ * subprocesses and the like are the standard library's, over our readiness. */
 #ifndef PACPY_EVENTLOOP_H
 #define PACPY_EVENTLOOP_H
 
@@ -18,17 +18,18 @@ typedef struct pacpy_loop {
     PyObject_HEAD
     struct pacpy_state *st;
     struct pac_executor *executor; /* NULL once closed */
-    PyObject *current_entry;       /* borrowed: what we last put into asyncio's current_tasks for this
+    PyObject *current_entry; /* borrowed: what we last put into asyncio's current_tasks for this
                                       loop; NULL: nothing */
-    PyObject *raised;              /* an exception on its way out of run_forever */
-    PyObject *task_factory;        /* NULL or None: our own Task */
-    PyThreadState *waiting;        /* while parked: the detached thread state */
+    PyObject *raised;        /* an exception on its way out of run_forever */
+    PyObject *task_factory;  /* NULL or None: our own Task */
+    PyThreadState *waiting;  /* while parked: the detached thread state */
     struct pacpy_source **sources; /* by descriptor */
     size_t source_count;
-    struct pacpy_adopted **reporting; /* while a source reports an event: where it remembers the handle */
+    struct pacpy_adopted *
+        *reporting; /* while a source reports an event: where it remembers the handle */
     uint64_t polls, spurious_polls;
-    unsigned long thread_id;       /* of the thread that runs it; 0: none */
-    pid_t pid;                     /* the process that made it: a fork's child may not run it */
+    unsigned long thread_id; /* of the thread that runs it; 0: none */
+    pid_t pid;               /* the process that made it: a fork's child may not run it */
     bool debug;
 } LoopObject;
 
@@ -44,7 +45,8 @@ pacpy_loop_leave_task(LoopObject *loop)
     return loop->current_entry == NULL ? 0 : pacpy_loop_set_current(loop, NULL);
 }
 
-/* Before something is queued while the loop does not run: what was woken since its last run comes first. */
+/* Before something is queued while the loop does not run: what was woken since its last run comes
+ * first. */
 static inline void
 pacpy_loop_catch_up(LoopObject *loop)
 {
@@ -61,18 +63,20 @@ int pacpy_loop_check_open(LoopObject *loop);
 /* Set that RuntimeError: the loop is closed, or it is the parent's and this is a fork's child. */
 void pacpy_loop_refuse_closed(LoopObject *loop);
 
-/* call_soon: a new handle, whose reference may be given up at once, or NULL. `context` NULL: the present
- * one. */
+/* call_soon: a new handle, whose reference may be given up at once, or NULL. `context` NULL: the
+ * present one. */
 PyObject *pacpy_loop_call_soon(LoopObject *loop, PyObject *callback, PyObject *const *args,
                                Py_ssize_t nargs, PyObject *context);
 
-/* The exception that is set goes to the loop's exception handler, with `message`, and `source` under
- * `source_key` if that is not NULL; SystemExit and KeyboardInterrupt leave run_forever instead. */
+/* The exception that is set goes to the loop's exception handler, with `message`, and `source`
+ * under `source_key` if that is not NULL; SystemExit and KeyboardInterrupt leave run_forever
+ * instead. */
 void pacpy_loop_report(LoopObject *loop, const char *message, const char *source_key,
                        PyObject *source);
 
-/* The exception that is set: SystemExit and KeyboardInterrupt leave run_forever, and so does MemoryError, as what
- * could not be done may be what everybody waits for. Any other is printed as unraisable, with `source`. */
+/* The exception that is set: SystemExit and KeyboardInterrupt leave run_forever, and so does
+ * MemoryError, as what could not be done may be what everybody waits for. Any other is printed as
+ * unraisable, with `source`. */
 void pacpy_loop_raise_or_print(LoopObject *loop, PyObject *source);
 
 /* Debug mode: `what` has run since `began_ns`; log it if that was slow. */

@@ -1,12 +1,14 @@
-/* floor.c - the cheapest that switching to a Python coroutine and back can be: for the benchmarks. */
+/* floor.c - the cheapest that switching to a Python coroutine and back can be: for the
+ * benchmarks. */
 #include "state.h"
 
 #include "../core/platform.h"
 
-PyDoc_STRVAR(floor_doc,
-"_floor(coro, n, /)\n--\n\n"
-"Send None into a coroutine n times, in a loop with nothing around it; returns nanoseconds per send.\n"
-"Raises what the coroutine raises, and RuntimeError if it ends before.");
+PyDoc_STRVAR(
+    floor_doc,
+    "_floor(coro, n, /)\n--\n\n"
+    "Send None into a coroutine n times, in a loop with nothing around it; returns nanoseconds per send.\n"
+    "Raises what the coroutine raises, and RuntimeError if it ends before.");
 
 static PyObject *
 floor_sends(PyObject *module, PyObject *args)

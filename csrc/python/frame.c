@@ -2,8 +2,8 @@
 
 PAC_THREAD_LOCAL struct pacpy_frame *pacpy_frame_top;
 
-/* The loop that runs on this thread (a new reference), or NULL: none. Clears errors: there is nobody to
- * tell, and "no loop" is what the caller then finds out. */
+/* The loop that runs on this thread (a new reference), or NULL: none. Clears errors: there is
+ * nobody to tell, and "no loop" is what the caller then finds out. */
 static PyObject *
 running_loop(struct pacpy_state *st)
 {
@@ -41,9 +41,8 @@ static void
 note_version(struct pacpy_state *st, struct pacpy_frame *frame)
 {
 #ifdef PACPY_HAVE_DICT_VERSION
-    frame->version = st->asyncio_current_tasks == NULL
-                         ? 0
-                         : pacpy_dict_version(st->asyncio_current_tasks);
+    frame->version =
+        st->asyncio_current_tasks == NULL ? 0 : pacpy_dict_version(st->asyncio_current_tasks);
 #else
     frame->version = 0;
 #endif

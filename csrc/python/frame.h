@@ -1,11 +1,11 @@
 /* frame.h - the polls in progress on this thread: a stack of C structs.
  *
- * A coroutine has no argument through which a waker could reach the leaf that it awaits, so the leaf
- * takes the waker of the innermost poll in progress on its thread: the executor's poll of a task, or a
- * poll by hand. It must make sure that this poll really is what drives it: a task of asyncio's own,
- * stepped eagerly from within one of our tasks, is asyncio's to drive. So each frame remembers what asyncio
- * held as the current task when it began, and a leaf that finds another one current is not ours.
- */
+ * A coroutine has no argument through which a waker could reach the leaf that it awaits, so the
+ * leaf takes the waker of the innermost poll in progress on its thread: the executor's poll of a
+ * task, or a poll by hand. It must make sure that this poll really is what drives it: a task of
+ * asyncio's own, stepped eagerly from within one of our tasks, is asyncio's to drive. So each
+ * frame remembers what asyncio held as the current task when it began, and a leaf that finds
+ * another one current is not ours. */
 #ifndef PACPY_FRAME_H
 #define PACPY_FRAME_H
 
@@ -16,10 +16,10 @@
 struct pacpy_frame {
     struct pac_context *cx;
     struct pacpy_frame *outer;
-    PyObject *loop;            /* borrowed: whose current task was looked at; NULL: no loop */
-    PyObject *current_task;    /* borrowed: what asyncio held current; NULL: none */
-    uint64_t version;          /* of asyncio's dict when that was so */
-    void *driver;              /* who polls: tells one awaiting task from another */
+    PyObject *loop;         /* borrowed: whose current task was looked at; NULL: no loop */
+    PyObject *current_task; /* borrowed: what asyncio held current; NULL: none */
+    uint64_t version;       /* of asyncio's dict when that was so */
+    void *driver;           /* who polls: tells one awaiting task from another */
     bool by_hand;
 };
 

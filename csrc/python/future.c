@@ -1,5 +1,5 @@
-/* future.c - the base type, and the futures that are nothing but a poll: yield_now, ready, pending,
- * poll_fn. */
+/* future.c - the base type, and the futures that are nothing but a poll: yield_now, ready,
+ * pending, poll_fn. */
 #include "future.h"
 
 #include "bridge.h"
@@ -25,8 +25,8 @@ refuse_poll(FutureObject *f)
     return -1;
 }
 
-/* A poll has raised. An await would take StopIteration for a result, so it becomes a RuntimeError, as within a
- * coroutine (PEP 479). */
+/* A poll has raised. An await would take StopIteration for a result, so it becomes a
+ * RuntimeError, as within a coroutine (PEP 479). */
 static void
 refuse_stop_iteration(void)
 {
@@ -44,8 +44,8 @@ refuse_stop_iteration(void)
 int
 pacpy_future_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
 {
-    if (PAC_UNLIKELY(f->polling || (f->state >= PACPY_DONE &&
-                                    !(f->state == PACPY_DONE && f->vtable->fused)))) {
+    if (PAC_UNLIKELY(f->polling ||
+                     (f->state >= PACPY_DONE && !(f->state == PACPY_DONE && f->vtable->fused)))) {
         return refuse_poll(f);
     }
     f->polling = true;
@@ -72,8 +72,7 @@ future_step(FutureObject *f, struct pacpy_frame *frame, PyObject **value)
         pacpy_bridge_end_wait(f); /* it has moved here from a foreign loop */
     }
     if (PAC_UNLIKELY(f->driver != NULL && f->driver != frame->driver && !frame->by_hand)) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "this future is already being awaited by another task");
+        PyErr_SetString(PyExc_RuntimeError, "this future is already being awaited by another task");
         return -1;
     }
     int ready = pacpy_future_poll(f, frame->cx, value);
@@ -99,7 +98,8 @@ Future_iternext(PyObject *op)
     return ready < 0 ? NULL : pacpy_return_from_await(f->st, value);
 }
 
-/* The value of the StopIteration that is set, or None if nothing is: NULL for any other exception. */
+/* The value of the StopIteration that is set, or None if nothing is: NULL for any other
+ * exception. */
 static PyObject *
 fetch_stop_iteration_value(void)
 {
@@ -289,22 +289,22 @@ Future_dealloc(PyObject *op)
 
 /* ---- methods -------------------------------------------------------------------------------- */
 
-PyDoc_STRVAR(Future_poll_doc,
-"poll($self, cx, /)\n--\n\n"
-"Advance the future as far as it gets without waiting.\n\n"
-"Returns its value once it is ready, else PENDING, and then cx's waker will be woken when\n"
-"another poll is worth while; the waker of the newest poll is the one that counts.\n"
-"Raises what the future ends with, and RuntimeError when it is polled again after it was\n"
-"ready, after drop(), or from within its own poll. A subclass overrides this method.\n"
-"Stands for Rust's Future::poll.");
+PyDoc_STRVAR(
+    Future_poll_doc,
+    "poll($self, cx, /)\n--\n\n"
+    "Advance the future as far as it gets without waiting.\n\n"
+    "Returns its value once it is ready, else PENDING, and then cx's waker will be woken when\n"
+    "another poll is worth while; the waker of the newest poll is the one that counts.\n"
+    "Raises what the future ends with, and RuntimeError when it is polled again after it was\n"
+    "ready, after drop(), or from within its own poll. A subclass overrides this method.\n"
+    "Stands for Rust's Future::poll.");
 
 static PyObject *
 Future_poll(PyObject *op, PyObject *context)
 {
     FutureObject *f = (FutureObject *)op;
     if (f->vtable == &python_vtable) {
-        return PyErr_Format(PyExc_TypeError, "%s must define poll(self, cx)",
-                            Py_TYPE(op)->tp_name);
+        return PyErr_Format(PyExc_TypeError, "%s must define poll(self, cx)", Py_TYPE(op)->tp_name);
     }
     const struct pac_waker *borrowed = pacpy_context_waker(f->st, context);
     if (borrowed == NULL) {
@@ -332,12 +332,13 @@ Future_poll(PyObject *op, PyObject *context)
     return ready == 0 ? Py_NewRef(f->st->pending) : value;
 }
 
-PyDoc_STRVAR(Future_drop_doc,
-"drop($self, /)\n--\n\n"
-"Let go: the future leaves every list, its timer is disarmed, a permit that it was handed\n"
-"passes on. Polling it afterwards raises RuntimeError. Any number of times.\n"
-"In a subclass: called once by the runtime if the future was polled and is cancelled, lost a\n"
-"select, or is collected before it was ready.");
+PyDoc_STRVAR(
+    Future_drop_doc,
+    "drop($self, /)\n--\n\n"
+    "Let go: the future leaves every list, its timer is disarmed, a permit that it was handed\n"
+    "passes on. Polling it afterwards raises RuntimeError. Any number of times.\n"
+    "In a subclass: called once by the runtime if the future was polled and is cancelled, lost a\n"
+    "select, or is collected before it was ready.");
 
 static PyObject *
 Future_drop(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -380,7 +381,8 @@ pacpy_raise_thrown(PyObject *const *args, Py_ssize_t nargs)
     if (nargs > 1 &&
         PyErr_WarnEx(PyExc_DeprecationWarning,
                      "the (type, exc, tb) signature of throw() is deprecated, use the single-arg "
-                     "signature instead.", 1) < 0) {
+                     "signature instead.",
+                     1) < 0) {
         return;
     }
 #endif
@@ -390,8 +392,7 @@ pacpy_raise_thrown(PyObject *const *args, Py_ssize_t nargs)
     }
     if (PyExceptionInstance_Check(type)) {
         if (value != NULL) {
-            PyErr_SetString(PyExc_TypeError,
-                            "instance exception may not have a separate value");
+            PyErr_SetString(PyExc_TypeError, "instance exception may not have a separate value");
             return;
         }
         value = type;
@@ -444,12 +445,13 @@ static PyMethodDef Future_methods[] = {
     {NULL},
 };
 
-PyDoc_STRVAR(Future_doc,
-"A computation that does nothing until it is polled, and can be awaited.\n\n"
-"Subclass it and write poll(self, cx): return the value, or PENDING after having arranged that\n"
-"cx.waker (clone it) is woken once another poll is worth while. The runtime drives it, on this\n"
-"runtime and on asyncio's or uvloop's loop alike. Belongs to one task at a time.\n"
-"Stands for Rust's Future.");
+PyDoc_STRVAR(
+    Future_doc,
+    "A computation that does nothing until it is polled, and can be awaited.\n\n"
+    "Subclass it and write poll(self, cx): return the value, or PENDING after having arranged that\n"
+    "cx.waker (clone it) is woken once another poll is worth while. The runtime drives it, on this\n"
+    "runtime and on asyncio's or uvloop's loop alike. Belongs to one task at a time.\n"
+    "Stands for Rust's Future.");
 
 static PyType_Slot Future_slots[] = {
     {Py_tp_doc, (void *)Future_doc},
@@ -466,8 +468,8 @@ static PyType_Slot Future_slots[] = {
 static PyType_Spec Future_spec = {
     .name = "pyasync_c.Future",
     .basicsize = sizeof(FutureObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = Future_slots,
 };
 
@@ -541,14 +543,10 @@ YieldNow_dealloc(PyObject *op)
 }
 
 static PyType_Slot YieldNow_slots[] = {
-    {Py_tp_doc, "What yield_now() returns."},
-    {Py_tp_traverse, Future_traverse},
-    {Py_tp_dealloc, YieldNow_dealloc},
-    {Py_am_await, Future_am_await},
-    {Py_am_send, YieldNow_am_send},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, YieldNow_iternext},
-    {0, NULL},
+    {Py_tp_doc, "What yield_now() returns."}, {Py_tp_traverse, Future_traverse},
+    {Py_tp_dealloc, YieldNow_dealloc},        {Py_am_await, Future_am_await},
+    {Py_am_send, YieldNow_am_send},           {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, YieldNow_iternext},      {0, NULL},
 };
 
 static PyType_Spec YieldNow_spec = {
@@ -559,10 +557,11 @@ static PyType_Spec YieldNow_spec = {
     .slots = YieldNow_slots,
 };
 
-PyDoc_STRVAR(yield_now_doc,
-"yield_now()\n--\n\n"
-"Let everything else that is ready run first: await it, and the task goes to the back of the\n"
-"queue. Works on any loop. Stands for tokio::task::yield_now, but keeps the order of yielders.");
+PyDoc_STRVAR(
+    yield_now_doc,
+    "yield_now()\n--\n\n"
+    "Let everything else that is ready run first: await it, and the task goes to the back of the\n"
+    "queue. Works on any loop. Stands for tokio::task::yield_now, but keeps the order of yielders.");
 
 static PyObject *
 yield_now(PyObject *module, PyObject *Py_UNUSED(ignored))
@@ -621,21 +620,21 @@ payload_new(struct pacpy_state *st, PyTypeObject *type, const struct pacpy_futur
     return op;
 }
 
-#define PAYLOAD_TYPE(Name, doc)                                                               \
-    static PyType_Slot Name##_slots[] = {                                                     \
-        {Py_tp_doc, doc},                                                                     \
-        {Py_tp_traverse, payload_traverse},                                                   \
-        {Py_tp_clear, payload_clear},                                                         \
-        {Py_tp_dealloc, payload_dealloc},                                                     \
-        PACPY_FUTURE_SLOTS,                                                                   \
-        {0, NULL},                                                                            \
-    };                                                                                        \
-    static PyType_Spec Name##_spec = {                                                        \
-        .name = "pyasync_c." #Name,                                                           \
-        .basicsize = sizeof(PayloadObject),                                                   \
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |         \
-                 Py_TPFLAGS_DISALLOW_INSTANTIATION,                                           \
-        .slots = Name##_slots,                                                                \
+#define PAYLOAD_TYPE(Name, doc)                                                       \
+    static PyType_Slot Name##_slots[] = {                                             \
+        {Py_tp_doc, doc},                                                             \
+        {Py_tp_traverse, payload_traverse},                                           \
+        {Py_tp_clear, payload_clear},                                                 \
+        {Py_tp_dealloc, payload_dealloc},                                             \
+        PACPY_FUTURE_SLOTS,                                                           \
+        {0, NULL},                                                                    \
+    };                                                                                \
+    static PyType_Spec Name##_spec = {                                                \
+        .name = "pyasync_c." #Name,                                                   \
+        .basicsize = sizeof(PayloadObject),                                           \
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | \
+                 Py_TPFLAGS_DISALLOW_INSTANTIATION,                                   \
+        .slots = Name##_slots,                                                        \
     }
 
 PAYLOAD_TYPE(ReadyFuture, "What ready() returns.");
@@ -655,9 +654,10 @@ static const struct pacpy_future_vtable ready_vtable = {
     .forget = forget_nothing,
 };
 
-PyDoc_STRVAR(ready_doc,
-"ready(value, /)\n--\n\n"
-"A future that is ready at its first poll, with `value`. Stands for std::future::ready.");
+PyDoc_STRVAR(
+    ready_doc,
+    "ready(value, /)\n--\n\n"
+    "A future that is ready at its first poll, with `value`. Stands for std::future::ready.");
 
 static PyObject *
 ready(PyObject *module, PyObject *value)
@@ -678,9 +678,9 @@ static const struct pacpy_future_vtable pending_vtable = {
 };
 
 PyDoc_STRVAR(pending_doc,
-"pending()\n--\n\n"
-"A future that is never ready: await it to wait until cancelled. Stands for\n"
-"std::future::pending.");
+             "pending()\n--\n\n"
+             "A future that is never ready: await it to wait until cancelled. Stands for\n"
+             "std::future::pending.");
 
 static PyObject *
 pending(PyObject *module, PyObject *Py_UNUSED(ignored))
@@ -721,10 +721,11 @@ static const struct pacpy_future_vtable poll_fn_vtable = {
     .forget = forget_nothing,
 };
 
-PyDoc_STRVAR(poll_fn_doc,
-"poll_fn(f, /)\n--\n\n"
-"A future whose poll is f(cx): it returns the value, or PENDING after having kept a clone of\n"
-"cx.waker. Raises TypeError if f is not callable. Stands for std::future::poll_fn.");
+PyDoc_STRVAR(
+    poll_fn_doc,
+    "poll_fn(f, /)\n--\n\n"
+    "A future whose poll is f(cx): it returns the value, or PENDING after having kept a clone of\n"
+    "cx.waker. Raises TypeError if f is not callable. Stands for std::future::poll_fn.");
 
 static PyObject *
 poll_fn(PyObject *module, PyObject *function)

@@ -1,15 +1,15 @@
 /* future.h - what every awaitable of ours is: a Python object over a poll function.
  *
  * pyasync_c.Future is the base type. A leaf (Delay, Notified, ...) is a struct that begins with
- * FutureObject and has a vtable; a subclass written in Python has the vtable that calls its poll().
- * The base type does the rest once, for all: the await protocol on our own tasks, on asyncio's loop and on
- * uvloop's (bridge.h), polling by hand, dropping, and the errors for misuse.
+ * FutureObject and has a vtable; a subclass written in Python has the vtable that calls its
+ * poll(). The base type does the rest once, for all: the await protocol on our own tasks, on
+ * asyncio's loop and on uvloop's (bridge.h), polling by hand, dropping, and the errors for
+ * misuse.
  *
  *   NEW ──poll──► WAITING ──ready──► DONE        drop() by hand ──► DROPPED
  *    ▲               │ throw, close, drop by the runtime
  *    └───────────────┘ for a leaf of ours (left as if never waited for); a Python subclass
- *                      gets drop() called once and is DROPPED
- */
+ *                      gets drop() called once and is DROPPED */
 #ifndef PACPY_FUTURE_H
 #define PACPY_FUTURE_H
 
@@ -17,20 +17,21 @@
 
 enum pacpy_future_state {
     PACPY_NEW = 0,
-    PACPY_WAITING,  /* was polled, not ready yet */
-    PACPY_DONE,     /* was ready: awaiting or polling again is an error, unless reusable */
-    PACPY_DROPPED,  /* drop() was called by hand (or on a Python subclass): likewise */
+    PACPY_WAITING, /* was polled, not ready yet */
+    PACPY_DONE,    /* was ready: awaiting or polling again is an error, unless reusable */
+    PACPY_DROPPED, /* drop() was called by hand (or on a Python subclass): likewise */
 };
 
 struct pacpy_future;
 
 struct pacpy_future_vtable {
-    /* Advance: 1 READY with a new reference in *value, 0 PENDING (cx's waker is kept), -1 exception
-     * (which ends the future, like READY). An executor is entered if there is a loop. */
+    /* Advance: 1 READY with a new reference in *value, 0 PENDING (cx's waker is kept), -1
+     * exception (which ends the future, like READY). An executor is entered if there is a loop. */
     int (*poll)(struct pacpy_future *self, struct pac_context *cx, PyObject **value);
-    /* Leave every list, keep no waker. Called in any state, any number of times; runs in destructors. */
+    /* Leave every list, keep no waker. Called in any state, any number of times; runs in
+     * destructors. */
     void (*forget)(struct pacpy_future *self);
-    bool fused;      /* polled again once DONE: asks the vtable's poll again */
+    bool fused; /* polled again once DONE: asks the vtable's poll again */
 };
 
 struct pacpy_wait; /* bridge.c */
@@ -40,9 +41,9 @@ typedef struct pacpy_future {
     const struct pacpy_future_vtable *vtable;
     struct pacpy_state *st;
     struct pacpy_wait *wait; /* awaited from a foreign loop: what wakes it there; else NULL */
-    void *driver;            /* the task that awaits it, to tell a second one; NULL: none, or by hand */
-    uint8_t state;           /* enum pacpy_future_state */
-    bool polling;            /* a poll of it is in progress */
+    void *driver;  /* the task that awaits it, to tell a second one; NULL: none, or by hand */
+    uint8_t state; /* enum pacpy_future_state */
+    bool polling;  /* a poll of it is in progress */
 } FutureObject;
 
 /* For tp_new / constructors of leaves: set the base's fields of a fresh object. */
@@ -57,26 +58,27 @@ pacpy_future_init(FutureObject *f, struct pacpy_state *st, const struct pacpy_fu
     f->polling = false;
 }
 
-/* Poll `f` with `cx`, by hand or from within another future's poll: checks the state, guards against
- * re-entering, notes the outcome. 1, 0, -1 as the vtable's. */
+/* Poll `f` with `cx`, by hand or from within another future's poll: checks the state, guards
+ * against re-entering, notes the outcome. 1, 0, -1 as the vtable's. */
 int pacpy_future_poll(FutureObject *f, struct pac_context *cx, PyObject **value);
 
-/* What the runtime does to a future whose wait ends without a result (cancelled, closed, collected). */
+/* What the runtime does to a future whose wait ends without a result (cancelled, closed,
+ * collected). */
 void pacpy_future_forget(FutureObject *f);
 
 /* First thing in the destructor of every leaf, after untracking: the base's part of letting go. */
 void pacpy_future_fini(FutureObject *f);
 
-/* Slots that every leaf type shares: put PACPY_FUTURE_SLOTS into its spec. (They are inherited, but a
- * type's own slots are found without a walk.) */
+/* Slots that every leaf type shares: put PACPY_FUTURE_SLOTS into its spec. (They are inherited,
+ * but a type's own slots are found without a walk.) */
 PyObject *Future_am_await(PyObject *op);
 PySendResult Future_am_send(PyObject *op, PyObject *arg, PyObject **result);
 PyObject *Future_iternext(PyObject *op);
-#define PACPY_FUTURE_SLOTS                     \
-    {Py_am_await, Future_am_await},            \
-    {Py_am_send, Future_am_send},              \
-    {Py_tp_iter, PyObject_SelfIter},           \
-    {Py_tp_iternext, Future_iternext}
+#define PACPY_FUTURE_SLOTS                                                                         \
+    {Py_am_await, Future_am_await}, {Py_am_send, Future_am_send}, {Py_tp_iter, PyObject_SelfIter}, \
+    {                                                                                              \
+        Py_tp_iternext, Future_iternext                                                            \
+    }
 
 /* True if `op` is a Future of ours or of a subclass. */
 static inline bool
@@ -88,8 +90,8 @@ Future_Check(struct pacpy_state *st, PyObject *op)
 /* Set the exception that throw(type[, value[, traceback]]) names; 1 to 3 arguments. */
 void pacpy_raise_thrown(PyObject *const *args, Py_ssize_t nargs);
 
-/* An awaitable that is ready at once with `value` (a new reference is taken): what __aenter__ and the
- * like return. */
+/* An awaitable that is ready at once with `value` (a new reference is taken): what __aenter__ and
+ * the like return. */
 PyObject *pacpy_immediate(struct pacpy_state *st, PyObject *value);
 
 #endif

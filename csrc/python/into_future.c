@@ -8,10 +8,9 @@
  *                       is done, the coroutine, which would not understand that, is not sent into
  *   anything else       a RuntimeError, thrown into the coroutine
  *
- * poll_once must be able to go on with a coroutine that an earlier poll_once left suspended, and for that
- * it has to know what it is suspended in. So there is a table of such coroutines, with weak keys;
- * an entry does not hold its coroutine, which is lent to it for each poll.
- */
+ * poll_once must be able to go on with a coroutine that an earlier poll_once left suspended, and
+ * for that it has to know what it is suspended in. So there is a table of such coroutines, with
+ * weak keys; an entry does not hold its coroutine, which is lent to it for each poll. */
 #include "completion.h"
 #include "future.h"
 
@@ -61,9 +60,8 @@ is_coroutine_function(PyObject *op)
     if (PyMethod_Check(op)) {
         op = PyMethod_GET_FUNCTION(op);
     }
-    return PyFunction_Check(op) &&
-           (((PyCodeObject *)PyFunction_GET_CODE(op))->co_flags &
-            (CO_COROUTINE | CO_ITERABLE_COROUTINE)) != 0;
+    return PyFunction_Check(op) && (((PyCodeObject *)PyFunction_GET_CODE(op))->co_flags &
+                                    (CO_COROUTINE | CO_ITERABLE_COROUTINE)) != 0;
 }
 
 /* 0, or -1 and TypeError. */
@@ -112,8 +110,8 @@ iterator_of(PyObject *op)
 
 /* ---- waiting for an asyncio future ---------------------------------------------------------- */
 
-/* Called by a future of another implementation when it is done. `weakref` is to the IntoFuture, as that
- * future must not keep it and its coroutine alive. */
+/* Called by a future of another implementation when it is done. `weakref` is to the IntoFuture,
+ * as that future must not keep it and its coroutine alive. */
 static PyObject *
 wake(PyObject *weakref, PyObject *asyncio_future)
 {
@@ -168,8 +166,8 @@ is_done(struct pacpy_state *st, PyObject *asyncio_future)
     return answer;
 }
 
-/* Wait no longer for what it waits for, if anything; `is_over`: that has told us so already. Exceptions
- * are printed. */
+/* Wait no longer for what it waits for, if anything; `is_over`: that has told us so already.
+ * Exceptions are printed. */
 static void
 stop_waiting(IntoFutureObject *self, bool is_over)
 {
@@ -508,10 +506,11 @@ IntoFuture_repr(PyObject *op)
     return repr;
 }
 
-PyDoc_STRVAR(IntoFuture_drop_doc,
-"drop($self, /)\n--\n\n"
-"Let go: the coroutine is closed, so that GeneratorExit is raised where it is suspended. Polling\n"
-"afterwards raises RuntimeError. Any number of times.");
+PyDoc_STRVAR(
+    IntoFuture_drop_doc,
+    "drop($self, /)\n--\n\n"
+    "Let go: the coroutine is closed, so that GeneratorExit is raised where it is suspended. Polling\n"
+    "afterwards raises RuntimeError. Any number of times.");
 
 static PyObject *
 IntoFuture_drop(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -569,13 +568,14 @@ into_future_new(struct pacpy_state *st, PyObject *awaitable)
     return op;
 }
 
-PyDoc_STRVAR(into_future_doc,
-"into_future(aw, /)\n--\n\n"
-"An awaitable as a Future: one that can be polled by hand with any waker, given to select, or\n"
-"awaited. Nothing of it runs before the first poll; dropping it closes the coroutine.\n\n"
-"A Future is returned as it is. Raises TypeError if `aw` is not awaitable. The coroutine runs in the\n"
-"context of whoever polls; it may wait for futures of pyasync_c and of asyncio alike.\n"
-"Stands for Rust's IntoFuture::into_future.");
+PyDoc_STRVAR(
+    into_future_doc,
+    "into_future(aw, /)\n--\n\n"
+    "An awaitable as a Future: one that can be polled by hand with any waker, given to select, or\n"
+    "awaited. Nothing of it runs before the first poll; dropping it closes the coroutine.\n\n"
+    "A Future is returned as it is. Raises TypeError if `aw` is not awaitable. The coroutine runs in the\n"
+    "context of whoever polls; it may wait for futures of pyasync_c and of asyncio alike.\n"
+    "Stands for Rust's IntoFuture::into_future.");
 
 static PyObject *
 into_future(PyObject *module, PyObject *awaitable)
@@ -608,8 +608,8 @@ need_table(struct pacpy_state *st)
     return 0;
 }
 
-/* Where `coroutine` stands: a new reference to its entry or, if it has none, to one that is in no table
- * yet. NULL and an exception. */
+/* Where `coroutine` stands: a new reference to its entry or, if it has none, to one that is in no
+ * table yet. NULL and an exception. */
 static PyObject *
 entry_of(struct pacpy_state *st, PyObject *coroutine)
 {
@@ -640,7 +640,8 @@ keep_entry(struct pacpy_state *st, PyObject *coroutine, PyObject *entry, bool is
 
 /* Poll a coroutine once more. As a vtable's poll. */
 static int
-poll_coroutine(struct pacpy_state *st, PyObject *coroutine, struct pac_context *cx, PyObject **value)
+poll_coroutine(struct pacpy_state *st, PyObject *coroutine, struct pac_context *cx,
+               PyObject **value)
 {
     PyObject *entry = entry_of(st, coroutine);
     if (entry == NULL) {
@@ -679,9 +680,8 @@ PollOnce_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
     if (!pac_budget_spend(cx)) {
         return 0;
     }
-    int ready = self->coroutine != NULL
-                    ? poll_coroutine(f->st, self->coroutine, cx, value)
-                    : pacpy_future_poll((FutureObject *)self->inner, cx, value);
+    int ready = self->coroutine != NULL ? poll_coroutine(f->st, self->coroutine, cx, value)
+                                        : pacpy_future_poll((FutureObject *)self->inner, cx, value);
     if (ready == 0) {
         *value = Py_NewRef(f->st->pending);
         ready = 1;
@@ -755,13 +755,14 @@ static PyType_Spec PollOnce_spec = {
     .slots = PollOnce_slots,
 };
 
-PyDoc_STRVAR(poll_once_doc,
-"poll_once(aw, /)\n--\n\n"
-"A Future that polls `aw` a single time, with the waker of the task that awaits, and is ready at\n"
-"once: with its value, or with PENDING.\n\n"
-"A coroutine or Future that was left suspended goes on where it stood when it is given to poll_once\n"
-"again; a coroutine is closed when nobody refers to it any more. Raises TypeError if `aw` is not\n"
-"awaitable. Stands for futures::poll!.");
+PyDoc_STRVAR(
+    poll_once_doc,
+    "poll_once(aw, /)\n--\n\n"
+    "A Future that polls `aw` a single time, with the waker of the task that awaits, and is ready at\n"
+    "once: with its value, or with PENDING.\n\n"
+    "A coroutine or Future that was left suspended goes on where it stood when it is given to poll_once\n"
+    "again; a coroutine is closed when nobody refers to it any more. Raises TypeError if `aw` is not\n"
+    "awaitable. Stands for futures::poll!.");
 
 static PyObject *
 poll_once(PyObject *module, PyObject *awaitable)
@@ -796,7 +797,8 @@ int
 pacpy_into_future_exec(PyObject *module)
 {
     struct pacpy_state *st = pacpy_state_of(module);
-    if (pacpy_make_type(module, &IntoFuture_spec, st->Future_type, &st->IntoFuture_type, NULL) < 0 ||
+    if (pacpy_make_type(module, &IntoFuture_spec, st->Future_type, &st->IntoFuture_type, NULL) <
+            0 ||
         pacpy_make_type(module, &PollOnce_spec, st->Future_type, &st->PollOnce_type, NULL) < 0) {
         return -1;
     }

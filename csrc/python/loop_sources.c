@@ -1,5 +1,5 @@
-/* loop_sources.c - the descriptors that a loop watches: the reactor behind the selector that the standard
- * library's half of EventLoop registers with (pyasync_c/_eventloop.py). */
+/* loop_sources.c - the descriptors that a loop watches: the reactor behind the selector that the
+ * standard library's half of EventLoop registers with (pyasync_c/_eventloop.py). */
 #include "loop_sources.h"
 
 #include "callback_handle.h"
@@ -10,7 +10,8 @@ struct pacpy_source {
     struct pac_source source;
     LoopObject *loop; /* borrowed: it owns this */
     PyObject *key;    /* a selectors.SelectorKey */
-    struct pacpy_adopted *queued[2]; /* the handles for reading and writing that have yet to run, or NULL */
+    struct pacpy_adopted
+        *queued[2]; /* the handles for reading and writing that have yet to run, or NULL */
 };
 
 static void
@@ -52,8 +53,8 @@ pacpy_sources_visit(LoopObject *loop, visitproc visit, void *arg)
     return 0;
 }
 
-/* A handle that has yet to run is not queued once more: descriptors are looked at within a pass too, and its
- * callback may count on finding what it is called for. */
+/* A handle that has yet to run is not queued once more: descriptors are looked at within a pass
+ * too, and its callback may count on finding what it is called for. */
 static void
 report_event(struct pacpy_source *s, unsigned event, struct pacpy_adopted **queued)
 {
@@ -62,8 +63,8 @@ report_event(struct pacpy_source *s, unsigned event, struct pacpy_adopted **queu
         return;
     }
     loop->reporting = queued;
-    PyObject *done = PyObject_CallMethod((PyObject *)loop, "_process_events", "[(OI)]", s->key,
-                                         event);
+    PyObject *done =
+        PyObject_CallMethod((PyObject *)loop, "_process_events", "[(OI)]", s->key, event);
     loop->reporting = NULL;
     if (done == NULL) {
         pacpy_loop_raise_or_print(loop, (PyObject *)loop);
@@ -108,8 +109,7 @@ grow_sources(LoopObject *loop, size_t fd)
 static struct pacpy_source *
 find_source(LoopObject *loop, int fd)
 {
-    struct pacpy_source *s =
-        fd >= 0 && (size_t)fd < loop->source_count ? loop->sources[fd] : NULL;
+    struct pacpy_source *s = fd >= 0 && (size_t)fd < loop->source_count ? loop->sources[fd] : NULL;
     if (s == NULL) {
         PyErr_Format(PyExc_KeyError, "descriptor %d is not registered", fd);
     }

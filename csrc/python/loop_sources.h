@@ -4,8 +4,9 @@
 
 #include "eventloop.h"
 
-/* LoopBase's methods: _poll_register(fd, events, key), _poll_modify(fd, events, key), _poll_unregister(fd).
- * `events` are those of the selectors module, and `key` is the SelectorKey that they are reported with. */
+/* LoopBase's methods: _poll_register(fd, events, key), _poll_modify(fd, events, key),
+ * _poll_unregister(fd). `events` are those of the selectors module, and `key` is the SelectorKey
+ * that they are reported with. */
 PyObject *pacpy_loop_poll_register(PyObject *op, PyObject *args);
 PyObject *pacpy_loop_poll_modify(PyObject *op, PyObject *args);
 PyObject *pacpy_loop_poll_unregister(PyObject *op, PyObject *fd_object);

@@ -101,9 +101,9 @@ pacpy_freelists_trim(struct pacpy_state *st, uint64_t now_ns)
         return;
     }
     st->trimmed_ns = now_ns;
-#define X(name, kind)                                                                      \
-    freelist_shrink(&st->name##_free, st->kind##_type,                                     \
-                    st->name##_free.unused < PACPY_FREELIST_TRIM ? st->name##_free.unused  \
+#define X(name, kind)                                                                     \
+    freelist_shrink(&st->name##_free, st->kind##_type,                                    \
+                    st->name##_free.unused < PACPY_FREELIST_TRIM ? st->name##_free.unused \
                                                                  : PACPY_FREELIST_TRIM);
     PACPY_FREELISTS(X)
 #undef X
@@ -178,8 +178,7 @@ Pending_reduce(PyObject *op, PyObject *Py_UNUSED(ignored))
 static int
 Pending_bool(PyObject *op)
 {
-    PyErr_SetString(PyExc_TypeError,
-                    "PENDING has no truth value: compare with `is PENDING`");
+    PyErr_SetString(PyExc_TypeError, "PENDING has no truth value: compare with `is PENDING`");
     return -1;
 }
 
@@ -311,10 +310,10 @@ exec_state(PyObject *module)
     }
     *(struct pacpy_state **)PyModule_GetState(module) = st;
     st->module = module;
-#define X(name)                                             \
-    st->str_##name = PyUnicode_InternFromString(#name);     \
-    if (st->str_##name == NULL) {                           \
-        return -1;                                          \
+#define X(name)                                         \
+    st->str_##name = PyUnicode_InternFromString(#name); \
+    if (st->str_##name == NULL) {                       \
+        return -1;                                      \
     }
     PACPY_NAMES(X)
 #undef X
@@ -423,7 +422,8 @@ static PyModuleDef_Slot core_slots[] = {
 static struct PyModuleDef core_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "pyasync_c._core",
-    .m_doc = "The C half of pyasync_c: futures, wakers, tasks, timers, Notify and the event loop's base.",
+    .m_doc =
+        "The C half of pyasync_c: futures, wakers, tasks, timers, Notify and the event loop's base.",
     .m_size = sizeof(struct pacpy_state *),
     .m_slots = core_slots,
     .m_traverse = module_traverse,

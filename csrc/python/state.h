@@ -1,10 +1,9 @@
 /* state.h - what belongs to one import of the module: its types, the names and functions that it
- * uses, its free lists. Every object that needs it on a hot path keeps a pointer; nothing looks it up
- * in a destructor.
+ * uses, its free lists. Every object that needs it on a hot path keeps a pointer; nothing looks
+ * it up in a destructor.
  *
- * Nothing here is shared between interpreters. What is shared by the process is C only: two numbers
- * (object.h's offsets) that are the same for all of them.
- */
+ * Nothing here is shared between interpreters. What is shared by the process is C only: two
+ * numbers (object.h's offsets) that are the same for all of them. */
 #ifndef PACPY_STATE_H
 #define PACPY_STATE_H
 
@@ -41,51 +40,51 @@
     X(TimerHandle)
 
 /* Interned names. */
-#define PACPY_NAMES(X)           \
-    X(_asyncio_future_blocking)  \
-    X(add_done_callback)         \
-    X(add_reader)                \
-    X(call_at)                   \
-    X(call_exception_handler)    \
-    X(call_soon)                 \
-    X(call_soon_threadsafe)      \
-    X(cancel)                    \
-    X(cancelled)                 \
-    X(close)                     \
-    X(context)                   \
-    X(create_future)             \
-    X(create_task)               \
-    X(done)                      \
-    X(drop)                      \
-    X(exception)                 \
-    X(get_loop)                  \
-    X(message)                   \
-    X(msg)                       \
-    X(name)                      \
-    X(poll)                      \
-    X(remove_done_callback)      \
-    X(remove_reader)             \
-    X(result)                    \
-    X(set_result)                \
-    X(task)                      \
-    X(throw)                     \
-    X(time)                      \
-    X(uncancel)                  \
+#define PACPY_NAMES(X)          \
+    X(_asyncio_future_blocking) \
+    X(add_done_callback)        \
+    X(add_reader)               \
+    X(call_at)                  \
+    X(call_exception_handler)   \
+    X(call_soon)                \
+    X(call_soon_threadsafe)     \
+    X(cancel)                   \
+    X(cancelled)                \
+    X(close)                    \
+    X(context)                  \
+    X(create_future)            \
+    X(create_task)              \
+    X(done)                     \
+    X(drop)                     \
+    X(exception)                \
+    X(get_loop)                 \
+    X(message)                  \
+    X(msg)                      \
+    X(name)                     \
+    X(poll)                     \
+    X(remove_done_callback)     \
+    X(remove_reader)            \
+    X(result)                   \
+    X(set_result)               \
+    X(task)                     \
+    X(throw)                    \
+    X(time)                     \
+    X(uncancel)                 \
     X(cancelling)
 
 /* Objects fetched from the standard library by pacpy_need_asyncio; NULL before. */
-#define PACPY_ASYNCIO_OBJECTS(X)                                                        \
-    X(CancelledError)     /* asyncio.CancelledError */                                  \
-    X(InvalidStateError)  /* asyncio.InvalidStateError */                               \
-    X(get_running_loop)   /* asyncio._get_running_loop: None outside */                 \
-    X(current_tasks)      /* asyncio.tasks._current_tasks, before 3.14; else NULL */    \
-    X(current_task)       /* asyncio.current_task */                                    \
-    X(swap_current_task)  /* _asyncio._swap_current_task, from 3.14 on; else NULL */     \
-    X(extract_stack)      /* asyncio.format_helpers.extract_stack */                    \
-    X(support)            /* our own module pyasync_c._support: what C calls in Python */
+#define PACPY_ASYNCIO_OBJECTS(X)                                                    \
+    X(CancelledError)    /* asyncio.CancelledError */                               \
+    X(InvalidStateError) /* asyncio.InvalidStateError */                            \
+    X(get_running_loop)  /* asyncio._get_running_loop: None outside */              \
+    X(current_tasks)     /* asyncio.tasks._current_tasks, before 3.14; else NULL */ \
+    X(current_task)      /* asyncio.current_task */                                 \
+    X(swap_current_task) /* _asyncio._swap_current_task, from 3.14 on; else NULL */ \
+    X(extract_stack)     /* asyncio.format_helpers.extract_stack */                 \
+    X(support)           /* our own module pyasync_c._support: what C calls in Python */
 
-/* A free list of Python objects of one type: linked through ob_type's place, so not tracked and with no
- * type reference while they stand in it. */
+/* A free list of Python objects of one type: linked through ob_type's place, so not tracked and
+ * with no type reference while they stand in it. */
 struct pacpy_freelist {
     PyObject *first;
     int length;
@@ -93,27 +92,28 @@ struct pacpy_freelist {
 };
 
 /* Which there are, and of what type. */
-#define PACPY_FREELISTS(X)             \
-    X(yield_now, YieldNow)             \
-    X(delay, Delay)                    \
-    X(notified, Notified)              \
-    X(future_iter, FutureIter)         \
-    X(immediate, Immediate)            \
-    X(asyncio_future, AsyncioFuture)   \
-    X(task, Task)                      \
-    X(handle, CallbackHandle)          \
+#define PACPY_FREELISTS(X)           \
+    X(yield_now, YieldNow)           \
+    X(delay, Delay)                  \
+    X(notified, Notified)            \
+    X(future_iter, FutureIter)       \
+    X(immediate, Immediate)          \
+    X(asyncio_future, AsyncioFuture) \
+    X(task, Task)                    \
+    X(handle, CallbackHandle)        \
     X(timer_handle, TimerHandle)
 
-/* Long enough for a burst of tasks to find the memory of the one before it: new pages cost more than all the
- * rest of making a task. What a second does not use is given back bit by bit (pacpy_freelists_trim). */
+/* Long enough for a burst of tasks to find the memory of the one before it: new pages cost more
+ * than all the rest of making a task. What a second does not use is given back bit by bit
+ * (pacpy_freelists_trim). */
 enum { PACPY_FREELIST_MAX = 65536, PACPY_FREELIST_TRIM = 1024 };
 
 struct pacpy_state {
-    PyObject *module; /* borrowed */
-    PyObject *pending;         /* the public PENDING */
-    PyObject *suspended;       /* what a leaf of ours yields to a task of ours: never seen by users */
-    PyObject *stop_iteration;  /* a StopIteration that is reused while nobody else holds it */
-    bool stop_iteration_used;  /* it holds a value of the poll in progress */
+    PyObject *module;    /* borrowed */
+    PyObject *pending;   /* the public PENDING */
+    PyObject *suspended; /* what a leaf of ours yields to a task of ours: never seen by users */
+    PyObject *stop_iteration; /* a StopIteration that is reused while nobody else holds it */
+    bool stop_iteration_used; /* it holds a value of the poll in progress */
 #define X(name) PyTypeObject *name##_type;
     PACPY_TYPES(X)
     PACPY_ASYNCIO_TYPES(X)
@@ -131,13 +131,14 @@ struct pacpy_state {
     uint64_t next_task_id;
     PyObject *context_snapshot; /* context_snapshot.c: the last one taken, or NULL */
     bool contexts_are_opaque;   /* likewise: it cannot be shared in this Python */
-    PyObject *last_bridge;     /* the bridge used last, or NULL */
-    PyObject *bridges;         /* loop -> Bridge, a weakref.WeakKeyDictionary, made on first use */
-    PyObject *polled_once;     /* coroutine -> IntoFuture, likewise */
+    PyObject *last_bridge;      /* the bridge used last, or NULL */
+    PyObject *bridges;          /* loop -> Bridge, a weakref.WeakKeyDictionary, made on first use */
+    PyObject *polled_once;      /* coroutine -> IntoFuture, likewise */
 };
 
-/* The module holds a pointer to its state, and never frees it: when a whole interpreter's garbage goes, objects
- * may be destroyed after the module that made them, and they reach the state still. */
+/* The module holds a pointer to its state, and never frees it: when a whole interpreter's garbage
+ * goes, objects may be destroyed after the module that made them, and they reach the state still.
+ */
 static inline struct pacpy_state *
 pacpy_state_of(PyObject *module)
 {
@@ -148,8 +149,8 @@ pacpy_state_of(PyObject *module)
  * destructor. */
 struct pacpy_state *pacpy_state_of_type(PyTypeObject *type);
 
-/* Import what is needed of asyncio, and make the types that derive from it. 0, or -1 and an exception.
- * Cheap after the first time. */
+/* Import what is needed of asyncio, and make the types that derive from it. 0, or -1 and an
+ * exception. Cheap after the first time. */
 int pacpy_need_asyncio(struct pacpy_state *st);
 
 /* Each file's part of module execution: make its types, add its functions. 0 or -1. */
@@ -168,32 +169,32 @@ int pacpy_floor_exec(PyObject *module);
 
 /* Each file's part of pacpy_need_asyncio. */
 int pacpy_asyncio_future_make_types(struct pacpy_state *st);
-int pacpy_task_make_types(struct pacpy_state *st);           /* Task */
+int pacpy_task_make_types(struct pacpy_state *st); /* Task */
 int pacpy_callback_handle_make_types(struct pacpy_state *st);
 
-/* Make a heap type of `module` from `spec`, keep it in *slot, and if `name` is not NULL add it to the
- * module under that name. `base` may be NULL (object). 0 or -1. */
+/* Make a heap type of `module` from `spec`, keep it in *slot, and if `name` is not NULL add it to
+ * the module under that name. `base` may be NULL (object). 0 or -1. */
 int pacpy_make_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot,
                     const char *name);
 
 /* ---- free lists ----------------------------------------------------------------------------- */
 
-/* An object of exactly `type` from the list or newly allocated: with one reference, not tracked; its
- * fields after the object header are as they were left (zero if new). NULL and MemoryError. */
+/* An object of exactly `type` from the list or newly allocated: with one reference, not tracked;
+ * its fields after the object header are as they were left (zero if new). NULL and MemoryError. */
 PyObject *pacpy_freelist_alloc(struct pacpy_freelist *list, PyTypeObject *type);
 
-/* In a destructor, all references of `op` given up and `op` untracked: keep it, or free it. Gives up
- * the reference to its type. Objects of a subclass are freed. */
+/* In a destructor, all references of `op` given up and `op` untracked: keep it, or free it. Gives
+ * up the reference to its type. Objects of a subclass are freed. */
 void pacpy_freelist_free(struct pacpy_freelist *list, PyTypeObject *exact, PyObject *op);
 
-/* Give back to the allocator what stood unused in the free lists for the last second; nothing if that was done
- * within it. For when there is nothing else to do. */
+/* Give back to the allocator what stood unused in the free lists for the last second; nothing if
+ * that was done within it. For when there is nothing else to do. */
 void pacpy_freelists_trim(struct pacpy_state *st, uint64_t now_ns);
 
 /* ---- results of awaits ---------------------------------------------------------------------- */
 
-/* Make StopIteration(value) the exception, for a tp_iternext that returns `value` (whose reference is
- * taken) as the result of an await; for None sets nothing. Always returns NULL. */
+/* Make StopIteration(value) the exception, for a tp_iternext that returns `value` (whose
+ * reference is taken) as the result of an await; for None sets nothing. Always returns NULL. */
 PyObject *pacpy_return_from_await(struct pacpy_state *st, PyObject *value);
 
 void pacpy_empty_stop_iteration(struct pacpy_state *st);
@@ -207,8 +208,8 @@ pacpy_forget_await_result(struct pacpy_state *st)
     }
 }
 
-/* After PyIter_Send has failed. A coroutine that runs out of memory while its frames are unwound may fail
- * without an exception; calls see to that, PyIter_Send does not. */
+/* After PyIter_Send has failed. A coroutine that runs out of memory while its frames are unwound
+ * may fail without an exception; calls see to that, PyIter_Send does not. */
 static inline void
 pacpy_ensure_exception(void)
 {

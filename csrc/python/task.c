@@ -1,7 +1,7 @@
 /* task.c - the coroutine as a future of the core; the type's methods are in task_type.c.
  *
- * A poll enters the task's context, makes it asyncio's current task, and sends None into the coroutine.
- * What comes out at the bottom says what the task waits for:
+ * A poll enters the task's context, makes it asyncio's current task, and sends None into the
+ * coroutine. What comes out at the bottom says what the task waits for:
  *
  *   the private object   a leaf of ours has kept the waker: nothing to do
  *   None                 a bare yield: to the back of the queue
@@ -9,13 +9,13 @@
  *   something else of asyncio's          add_done_callback
  *   anything else        RuntimeError, thrown into the coroutine by the next poll
  *
- * While it waits for an asyncio future (`waiting_for`), a wake-up that does not come from there is not passed
- * on into the coroutine, as asyncio's leaves do not tolerate that.
+ * While it waits for an asyncio future (`waiting_for`), a wake-up that does not come from there
+ * is not passed on into the coroutine, as asyncio's leaves do not tolerate that.
  *
- * References. The executor's list of live tasks stands for one strong reference to the Python object, given up
- * in task_future_drop; the Python object holds one reference to the core's task until then. So a task that
- * nobody refers to runs to its end, and a waker that outlives it holds only the core's header.
- */
+ * References. The executor's list of live tasks stands for one strong reference to the Python
+ * object, given up in task_future_drop; the Python object holds one reference to the core's task
+ * until then. So a task that nobody refers to runs to its end, and a waker that outlives it holds
+ * only the core's header. */
 #include "task.h"
 
 #include "callback_handle.h"
@@ -36,9 +36,10 @@ task_loop(struct pacpy_task *t)
     return t->completion.loop;
 }
 
-/* While a loop runs, its live tasks are not tracked: they cannot be garbage, as the loop holds them, and what they
- * refer to is kept alive by a reference that the collector does not see. It has to know of a task once that has
- * ended, or once the run has (track_tasks in eventloop.c): a loop that is given up with tasks in it is garbage. */
+/* While a loop runs, its live tasks are not tracked: they cannot be garbage, as the loop holds
+ * them, and what they refer to is kept alive by a reference that the collector does not see. It
+ * has to know of a task once that has ended, or once the run has (track_tasks in eventloop.c): a
+ * loop that is given up with tasks in it is garbage. */
 void
 pacpy_task_track(PyObject *op)
 {
@@ -111,8 +112,8 @@ pass_cancel_on(struct pacpy_task *t)
     }
 }
 
-/* The callback that a foreign future calls. It has had its turn in the queue, so the task is polled at once, as
- * asyncio's is, unless it is called from within another one. */
+/* The callback that a foreign future calls. It has had its turn in the queue, so the task is
+ * polled at once, as asyncio's is, unless it is called from within another one. */
 static PyObject *
 wakeup(PyObject *op, PyObject *future)
 {
@@ -292,8 +293,8 @@ exception_to_throw(struct pacpy_task *t)
 {
     PyObject *exc = t->throw_next;
     t->throw_next = NULL;
-    if (t->must_cancel &&
-        (exc == NULL || !PyErr_GivenExceptionMatches(exc, t->completion.st->asyncio_CancelledError))) {
+    if (t->must_cancel && (exc == NULL || !PyErr_GivenExceptionMatches(
+                                              exc, t->completion.st->asyncio_CancelledError))) {
         t->must_cancel = false;
         Py_XDECREF(exc);
         exc = pacpy_completion_make_cancelled_error(&t->completion);
@@ -351,8 +352,10 @@ prepare_first_step(struct pacpy_task *t)
 {
     t->is_new = false;
     if (!t->was_started && coroutine_has_started(t->coroutine)) {
-        /* Sending into it would take it from the task that it has become, which would wait for good. */
-        PyErr_SetString(PyExc_RuntimeError, "this coroutine is the coroutine of another task already");
+        /* Sending into it would take it from the task that it has become, which would wait for
+         * good. */
+        PyErr_SetString(PyExc_RuntimeError,
+                        "this coroutine is the coroutine of another task already");
         return -1;
     }
     return t->context_is_snapshot ? pacpy_task_own_context(t) : 0;
@@ -441,8 +444,8 @@ task_future_poll(struct pac_future *future, struct pac_context *cx)
         return PAC_PENDING;
     }
     if (Py_REFCNT(task_object(t)) == 1 && pacpy_loop_leave_task(loop) < 0) {
-        /* It is about to go, and the destructors that run then are not this task any more. Otherwise
-         * the next task, callback or wait replaces it as the current one. */
+        /* It is about to go, and the destructors that run then are not this task any more.
+         * Otherwise the next task, callback or wait replaces it as the current one. */
         PyErr_WriteUnraisable((PyObject *)loop);
     }
     return PAC_READY;
@@ -676,7 +679,8 @@ pacpy_task_spawn(LoopObject *loop, PyObject *coroutine, PyObject *name, PyObject
 
 /* spawn on a loop that is not ours: loop.create_task(coroutine, name=, context=). */
 static PyObject *
-spawn_on_foreign_loop(struct pacpy_state *st, PyObject *coroutine, PyObject *name, PyObject *context)
+spawn_on_foreign_loop(struct pacpy_state *st, PyObject *coroutine, PyObject *name,
+                      PyObject *context)
 {
     return PyObject_CallMethod(st->asyncio_support, "spawn_on_running_loop", "OOO", coroutine,
                                name == NULL ? Py_None : name, context == NULL ? Py_None : context);
@@ -711,13 +715,14 @@ close_refused(struct pacpy_state *st, PyObject *coroutine)
     PyErr_SetRaisedException(error);
 }
 
-PyDoc_STRVAR(spawn_doc,
-"spawn(aw, /, *, name=None, context=None)\n--\n\n"
-"Run an awaitable as a task of its own, from now on; returns the Task.\n\n"
-"`context` is the contextvars context that it runs in, a copy of the present one by default. The task\n"
-"runs to its end even if nobody refers to it. Raises TypeError if `aw` is not awaitable, RuntimeError\n"
-"if no loop runs here or the coroutine was started already. For the thread of the loop; from others\n"
-"use Handle.spawn. On a loop that is not ours it is loop.create_task. Stands for tokio::spawn.");
+PyDoc_STRVAR(
+    spawn_doc,
+    "spawn(aw, /, *, name=None, context=None)\n--\n\n"
+    "Run an awaitable as a task of its own, from now on; returns the Task.\n\n"
+    "`context` is the contextvars context that it runs in, a copy of the present one by default. The task\n"
+    "runs to its end even if nobody refers to it. Raises TypeError if `aw` is not awaitable, RuntimeError\n"
+    "if no loop runs here or the coroutine was started already. For the thread of the loop; from others\n"
+    "use Handle.spawn. On a loop that is not ours it is loop.create_task. Stands for tokio::spawn.");
 
 static PyObject *
 spawn(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -772,9 +777,9 @@ spawn(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnam
 }
 
 PyDoc_STRVAR(current_task_doc,
-"current_task()\n--\n\n"
-"The task that is running on this thread, on whatever loop; None outside one. As\n"
-"asyncio.current_task, which raises without a loop.");
+             "current_task()\n--\n\n"
+             "The task that is running on this thread, on whatever loop; None outside one. As\n"
+             "asyncio.current_task, which raises without a loop.");
 
 static PyObject *
 current_task(PyObject *module, PyObject *Py_UNUSED(ignored))

@@ -13,18 +13,18 @@ struct pacpy_task {
     struct pac_future future;           /* what the executor polls */
     struct pac_task *core;              /* one reference; NULL once ended */
     PyObject *coroutine;
-    PyObject *context;                  /* contextvars */
-    PyObject *name;                     /* NULL: "Task-<id>", made when asked for */
-    PyObject *waiting_for;              /* asyncio future that it awaits (_fut_waiter); NULL: a leaf of
+    PyObject *context;              /* contextvars */
+    PyObject *name;                 /* NULL: "Task-<id>", made when asked for */
+    PyObject *waiting_for;          /* asyncio future that it awaits (_fut_waiter); NULL: a leaf of
                                            ours, or nothing */
-    PyObject *throw_next;               /* exception to throw at the next poll */
-    struct pacpy_listener listener;     /* in waiting_for's list, if that is ours */
+    PyObject *throw_next;           /* exception to throw at the next poll */
+    struct pacpy_listener listener; /* in waiting_for's list, if that is ours */
     uint64_t id;
     int cancel_requests;
     bool must_cancel;
-    bool is_new;                        /* has not run yet */
-    bool was_started;                   /* the coroutine had run already when the task was made of it */
-    bool context_is_snapshot;           /* `context` is shared with other tasks: copied at the first step */
+    bool is_new;              /* has not run yet */
+    bool was_started;         /* the coroutine had run already when the task was made of it */
+    bool context_is_snapshot; /* `context` is shared with other tasks: copied at the first step */
     bool log_destroy_pending;
 };
 
@@ -41,10 +41,11 @@ Task_Check(struct pacpy_state *st, PyObject *op)
 }
 
 /* A new task of `loop` for `coroutine`, queued. `name`, `context` may be NULL. */
-PyObject *pacpy_task_spawn(LoopObject *loop, PyObject *coroutine, PyObject *name, PyObject *context);
+PyObject *pacpy_task_spawn(LoopObject *loop, PyObject *coroutine, PyObject *name,
+                           PyObject *context);
 
-/* Make a fresh, zeroed object of Task or a subclass a task of `loop` for `coroutine`: queued, or with `eager` (the
- * loop is running on this thread) run at once up to its first wait. 0 or -1. */
+/* Make a fresh, zeroed object of Task or a subclass a task of `loop` for `coroutine`: queued, or
+ * with `eager` (the loop is running on this thread) run at once up to its first wait. 0 or -1. */
 int pacpy_task_begin(PyObject *op, LoopObject *loop, PyObject *coroutine, PyObject *name,
                      PyObject *context, bool eager);
 

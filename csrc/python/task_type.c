@@ -1,4 +1,5 @@
-/* task_type.c - the Python type Task: asyncio.Task's methods and attributes over what task.c keeps. */
+/* task_type.c - the Python type Task: asyncio.Task's methods and attributes over what task.c
+ * keeps. */
 #include "task.h"
 
 /* ---- making one ----------------------------------------------------------------------------- */
@@ -56,7 +57,8 @@ Task_init(PyObject *op, PyObject *args, PyObject *kwargs)
         return -1;
     }
     /* As asyncio has it: what cannot start at once, as its loop does not run, is queued. */
-    return pacpy_task_begin(op, loop, coroutine, name, context, eager && pacpy_running_loop == loop);
+    return pacpy_task_begin(op, loop, coroutine, name, context,
+                            eager && pacpy_running_loop == loop);
 }
 
 /* ---- slots ---------------------------------------------------------------------------------- */
@@ -104,8 +106,8 @@ Task_finalize(PyObject *op)
     }
     if (c->outcome == PACPY_PENDING && t->log_destroy_pending) {
         PyObject *error = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
-        PyObject *done = PyObject_CallMethod(c->st->asyncio_support, "report_destroyed", "OO",
-                                             c->loop, op);
+        PyObject *done =
+            PyObject_CallMethod(c->st->asyncio_support, "report_destroyed", "OO", c->loop, op);
         if (done == NULL) {
             PyErr_WriteUnraisable(op);
         }
@@ -260,8 +262,7 @@ Task_get_stack(PyObject *op, PyObject *args, PyObject *kwargs)
     static char *names[] = {"limit", NULL};
     PyObject *limit = Py_None;
     struct pacpy_task *t = initialised(op);
-    if (t == NULL ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "|$O:get_stack", names, &limit)) {
+    if (t == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "|$O:get_stack", names, &limit)) {
         return NULL;
     }
     return PyObject_CallMethod(t->completion.st->asyncio_support, "task_get_stack", "OO", op,
@@ -274,8 +275,8 @@ Task_print_stack(PyObject *op, PyObject *args, PyObject *kwargs)
     static char *names[] = {"limit", "file", NULL};
     PyObject *limit = Py_None, *file = Py_None;
     struct pacpy_task *t = initialised(op);
-    if (t == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "|$OO:print_stack", names, &limit,
-                                                  &file)) {
+    if (t == NULL ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "|$OO:print_stack", names, &limit, &file)) {
         return NULL;
     }
     return PyObject_CallMethod(t->completion.st->asyncio_support, "task_print_stack", "OOO", op,
@@ -350,11 +351,12 @@ static PyGetSetDef Task_getset[] = {
     {NULL},
 };
 
-PyDoc_STRVAR(Task_doc,
-"Task(coro, *, loop=None, name=None, context=None, eager_start=False)\n--\n\n"
-"A coroutine that the runtime runs: an asyncio.Task, made by spawn() or loop.create_task().\n\n"
-"Runs to its end even if nobody refers to it. cancel() asks for asyncio.CancelledError to be thrown at\n"
-"the await; awaiting the task gives its result. Belongs to the thread of its loop.");
+PyDoc_STRVAR(
+    Task_doc,
+    "Task(coro, *, loop=None, name=None, context=None, eager_start=False)\n--\n\n"
+    "A coroutine that the runtime runs: an asyncio.Task, made by spawn() or loop.create_task().\n\n"
+    "Runs to its end even if nobody refers to it. cancel() asks for asyncio.CancelledError to be thrown at\n"
+    "the await; awaiting the task gives its result. Belongs to the thread of its loop.");
 
 /* Task has the methods of both tables: ours last, so that they win. */
 enum { METHODS_MAX = 48 };
@@ -362,18 +364,12 @@ static PyMethodDef all_methods[METHODS_MAX];
 static PyGetSetDef all_getset[METHODS_MAX];
 
 static PyType_Slot Task_slots[] = {
-    {Py_tp_doc, (void *)Task_doc},
-    {Py_tp_init, Task_init},
-    {Py_tp_traverse, Task_traverse},
-    {Py_tp_clear, Task_clear},
-    {Py_tp_finalize, Task_finalize},
-    {Py_tp_dealloc, Task_dealloc},
-    {Py_tp_repr, Task_repr},
-    {Py_tp_iter, pacpy_future_iter},
-    {Py_am_await, pacpy_future_iter},
-    {Py_tp_methods, all_methods},
-    {Py_tp_getset, all_getset},
-    {0, NULL},
+    {Py_tp_doc, (void *)Task_doc},    {Py_tp_init, Task_init},
+    {Py_tp_traverse, Task_traverse},  {Py_tp_clear, Task_clear},
+    {Py_tp_finalize, Task_finalize},  {Py_tp_dealloc, Task_dealloc},
+    {Py_tp_repr, Task_repr},          {Py_tp_iter, pacpy_future_iter},
+    {Py_am_await, pacpy_future_iter}, {Py_tp_methods, all_methods},
+    {Py_tp_getset, all_getset},       {0, NULL},
 };
 
 static PyType_Spec Task_spec = {
@@ -388,8 +384,8 @@ pacpy_asyncio_task_type(struct pacpy_state *st)
     return st->Task_type->tp_base;
 }
 
-/* Python's type wants one table; ours are two, without doubles: what Task refuses is left out of the
- * shared one. */
+/* Python's type wants one table; ours are two, without doubles: what Task refuses is left out of
+ * the shared one. */
 static void
 merge_tables(void)
 {
@@ -425,8 +421,8 @@ pacpy_task_make_types(struct pacpy_state *st)
         return -1;
     }
     Task_spec.basicsize = (int)(pacpy_completion_offset + (Py_ssize_t)sizeof(struct pacpy_task));
-    int made = pacpy_make_type(st->module, &Task_spec, (PyTypeObject *)base, &st->Task_type,
-                               "Task");
+    int made =
+        pacpy_make_type(st->module, &Task_spec, (PyTypeObject *)base, &st->Task_type, "Task");
     Py_DECREF(base);
     return made;
 }

@@ -11,9 +11,8 @@
  * handle, no callback. On any other loop it is a handle of that loop, and in that loop's time.
  *
  * A timer in the wheel holds one reference to its Timeout. The collector sees it through the loop
- * (pacpy_timeout_visit_timer), so that a loop which was abandoned is garbage together with all that
- * its timers hold. An executor that closes fires what is left, which then only lets go.
- */
+ * (pacpy_timeout_visit_timer), so that a loop which was abandoned is garbage together with all
+ * that its timers hold. An executor that closes fires what is left, which then only lets go. */
 #include "timeout.h"
 
 #include "args.h"
@@ -139,8 +138,8 @@ disarm(TimeoutObject *self)
 }
 
 /* A deadline that is further than this from the executor's last look at the clock is to come: the
- * clock is not read to find out. Should the task have run for longer than that without a pause, the
- * executor looks at its timers right after it anyway. */
+ * clock is not read to find out. Should the task have run for longer than that without a pause,
+ * the executor looks at its timers right after it anyway. */
 #define LOOK_AGAIN_NS ((uint64_t)1000000000)
 
 static int
@@ -156,8 +155,8 @@ arm_in_wheel(TimeoutObject *self)
         return 0;
     }
     if (ns <= ex->now_ns + LOOK_AGAIN_NS && ns <= pac_executor_now_ns(ex)) {
-        /* What has passed is due with the next turn, and not at the end of the present tick: a time
-         * that the wheel has come to. */
+        /* What has passed is due with the next turn, and not at the end of the present tick: a
+         * time that the wheel has come to. */
         ns = ex->wheel.elapsed << PAC_WHEEL_TICK_BITS;
     }
     pac_wheel_insert(&ex->wheel, &self->timer, ns);
@@ -404,8 +403,8 @@ raise_timeout_error(PyObject *exc)
     Py_DECREF(timeout_error);
 }
 
-/* The block has ended with `type` (or None) after the deadline had come. 0, or -1 and what it is to
- * end with instead. */
+/* The block has ended with `type` (or None) after the deadline had come. 0, or -1 and what it is
+ * to end with instead. */
 static int
 leave_expired(TimeoutObject *self, PyObject *task, PyObject *type, PyObject *exc)
 {

@@ -15,14 +15,13 @@
  * Dropping must not wait for the GIL, but giving up the callable needs it. So who drops the last
  * reference without being attached puts the struct on the graveyard's list, which the next
  * Waker(callable) empties. The list is lock-free: pushed one by one, taken as a whole, so that no
- * node comes back while somebody looks at it. It is an allocation of its own that the structs keep
- * alive, as wakers outlive everything, the module's state too. When the type goes, the list is
- * emptied for the last time and closed; a callable whose last waker is dropped after that is
+ * node comes back while somebody looks at it. It is an allocation of its own that the structs
+ * keep alive, as wakers outlive everything, the module's state too. When the type goes, the list
+ * is emptied for the last time and closed; a callable whose last waker is dropped after that is
  * leaked: its interpreter may be gone.
  *
  * The collector sees a callable through its Waker as long as that is the only owner. One that is
- * kept by a leaf which it refers to itself is freed when the leaf is woken or dropped.
- */
+ * kept by a leaf which it refers to itself is freed when the leaf is woken or dropped. */
 #include "waker.h"
 
 static const char graveyard_name[] = "pyasync_c._core.graveyard";
