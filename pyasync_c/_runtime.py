@@ -166,9 +166,10 @@ class Runtime:
         task: asyncio.Task[T] = self._loop.create_task(coroutine, context=self._context)
         outer = getattr(_local, "runtime", None)
         _local.runtime = self
-        restore = self._take_sigint(task)
+        restore: Callable[[], object] = _nothing
         self._interrupts = 0
         try:
+            restore = self._take_sigint(task)
             return self._loop.run_until_complete(task)
         except asyncio.CancelledError:
             if self._interrupts > 0 and task.uncancel() == 0:
