@@ -12,6 +12,8 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/poll.h>
+#include <sys/types.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { MS = 1000000 };
@@ -1117,6 +1119,52 @@ every_allocation_may_fail(void)
 }
 #endif
 
+/* What a fork's child may find: the executor counts as closed, and nothing that is done with it reaches
+ * the parent's descriptors. 0 if all of it holds. */
+static int
+child_disowns(struct pac_task *idle)
+{
+    struct probe late;
+    enum pac_status status = PAC_OK;
+    pac_executor_disown(ex);
+    probe_init(&late, step_ready);
+    struct pac_task *refused = pac_executor_spawn(ex, &late.future, &status);
+    pac_task_wake(idle);
+    struct pollfd eventfd = {.fd = ex->reactor.event_fd, .events = POLLIN};
+    bool untouched = poll(&eventfd, 1, 0) == 0;
+    bool closed = pac_executor_is_closed(ex) && refused == NULL && status == PAC_CLOSED;
+    return closed && late.drops == 1 && untouched && pac_executor_run(ex) == PAC_CLOSED ? 0 : 1;
+}
+
+static void
+a_forks_child_disowns_what_is_its_parents(void)
+{
+    struct probe idle, main_probe;
+    set_up();
+    probe_init(&idle, NULL);
+    probe_init(&main_probe, step_yield);
+    main_probe.left = 3;
+    struct pac_task *t = spawn_task(&idle);
+    CHECK_INT(pac_executor_block_on(ex, &main_probe.future), PAC_OK);
+    /* As between two turns of an embedding loop: parked, so that a wake would write. */
+    (void)pac_executor_next_ns(ex);
+    int code = -1;
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(child_disowns(t));
+    }
+    CHECK(waitpid(child, &code, 0) == child);
+    CHECK(WIFEXITED(code) && WEXITSTATUS(code) == 0);
+    int polls = idle.polls;
+    pac_task_wake(t);
+    probe_init(&main_probe, step_yield);
+    main_probe.left = 3;
+    CHECK_INT(pac_executor_block_on(ex, &main_probe.future), PAC_OK);
+    CHECK_INT(idle.polls, polls + 1);
+    pac_task_unref(t);
+    tear_down();
+}
+
 int
 main(void)
 {
@@ -1137,6 +1185,7 @@ main(void)
     RUN(nested_block_on_is_refused);
     RUN(closing_drops_every_task_once_in_order);
     RUN(after_close_everything_is_refused);
+    RUN(a_forks_child_disowns_what_is_its_parents);
     RUN(a_drop_may_meddle_while_the_executor_closes);
     RUN(closing_while_entered);
     RUN(wakers_are_used_and_dropped_around_closing);
