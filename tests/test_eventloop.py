@@ -770,8 +770,9 @@ def test_a_cancelled_handle_does_not_run(run):
             handle.cancel()
             handle.cancel()
             assert handle.cancelled() and "cancelled" in repr(handle)
-        await asyncio.sleep(0.01)
-        assert log == []
+        with reports(loop) as reported:
+            await asyncio.sleep(0.01)
+        assert log == reported == []
 
     run(main())
 
@@ -957,14 +958,12 @@ def test_a_loop_within_itself_or_another():
     with closing(pyasync_c.new_event_loop()) as loop, closing(pyasync_c.new_event_loop()) as other:
 
         async def main():
-            coroutine = give(1)
             for run in loop.run_forever, other.run_forever:
                 with pytest.raises(RuntimeError, match="running"):
                     run()
             for run in loop, other:
                 with pytest.raises(RuntimeError, match="running"):
                     run.run_until_complete(loop.create_future())
-            coroutine.close()
             with pytest.raises(RuntimeError, match="running"):
                 loop.close()
             return "goes on"

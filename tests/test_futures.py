@@ -867,27 +867,23 @@ def test_poll_once_uses_the_current_tasks_waker():
         assert await poll_once(leaf) is PENDING
         own = await poll_fn(lambda cx: cx.waker.clone())
         assert leaf.waker.will_wake(own)
-
-        async def until_set():
-            while (value := await poll_once(leaf)) is PENDING:
-                await pyasync_c.poll_fn(lambda cx, first=[1]: PENDING if first.pop() else 0)
-            return value
-
         return True
 
     assert pyasync_c.run(main())
 
 
-def test_poll_once_of_a_coroutine_in_asyncios_future_is_not_sent_into():
+@every_loop
+def test_poll_once_does_not_send_into_a_coroutine_that_waits_for_asyncio(run):
     async def main():
-        slow = asyncio.get_running_loop().create_future()
-        coroutine = wait_for(slow)
-        for _ in range(3):
-            assert await poll_once(coroutine) is PENDING
-        slow.set_result("late")
-        return await poll_once(coroutine)
+        loop = asyncio.get_running_loop()
+        for slow in loop.create_future(), asyncio.futures._PyFuture(loop=loop):
+            coroutine = wait_for(slow)
+            for _ in range(3):
+                assert await poll_once(coroutine) is PENDING
+            slow.set_result("late")
+            assert await poll_once(coroutine) == "late"
 
-    assert pyasync_c.run(main()) == "late"
+    run(main())
 
 
 def test_a_coroutine_that_poll_once_left_is_closed_with_its_last_reference():

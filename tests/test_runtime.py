@@ -984,7 +984,6 @@ assert pyasync_c.run(main()) == "slept"
         "module = sys.modules.pop('pyasync_c'); del pyasync_c",
     ],
 )
-@pytest.mark.filterwarnings("default")
 def test_the_interpreter_exits_cleanly(program):
     python(
         """

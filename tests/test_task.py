@@ -636,13 +636,14 @@ def test_uncancel_before_delivery_as_this_python_has_it(run):
 
 
 @both
-def test_cancelling_oneself_takes_effect_at_the_next_await(run):
+@every_leaf
+def test_cancelling_oneself_takes_effect_at_the_next_await(run, leaf):
     steps = []
 
     async def work():
         asyncio.current_task().cancel()
         steps.append("before")
-        await pyasync_c.yield_now()
+        await leaf()
         steps.append("after")
 
     async def main():
