@@ -912,8 +912,6 @@ sys.unraisablehook = lambda args: None
 def nothing(*args):
     return 1
 
-held, handles = [], 0
-
 class Later(pyasync_c.Future):
     def __init__(self):
         self.polls = 0
@@ -992,15 +990,7 @@ async def main():
     await callbacks()
     await cancellation()
     repr(notify), repr(waiter)
-    await task
-    # One more handle in each run than in the one before, so that the one that tells of this
-    # task's end comes from no free list.
-    global handles
-    handles += 1
-    held.clear()
-    for _ in range(handles):
-        held.append(asyncio.get_running_loop().call_soon(nothing))
-    return task.result()
+    return await task
 
 # Not with the making and the closing of a loop in it, which make functions.
 def within_a_runtime(fail, heal):
