@@ -18,17 +18,23 @@ def build():
     return run_core.Build(run_core.MODES["plain"])
 
 
-@pytest.mark.parametrize("source", run_core.test_sources(), ids=lambda source: source.stem)
-def test_c(build, source):
-    outcome = build.check(source)
-    assert outcome.ok, f"{outcome.why}\n{outcome.output}"
+# Plain with assertions; under AddressSanitizer and UndefinedBehaviorSanitizer; and under
+# ThreadSanitizer, those that have threads.
+CHECKS = [
+    pytest.param(mode, source, id=f"{source.stem}-{mode}")
+    for mode in ("plain", "asan", "tsan")
+    for source in run_core.select([], run_core.MODES[mode])
+]
+builds = {}
 
 
-@pytest.mark.parametrize("source", run_core.tutorial_sources(), ids=lambda source: source.stem)
-def test_tutorial(build, source):
-    outcome = build.check(source)
+@pytest.mark.parametrize(("mode", "source"), CHECKS)
+def test_c_program(mode, source):
+    if mode not in builds:
+        builds[mode] = run_core.Build(run_core.MODES[mode])
+    outcome = builds[mode].check(source)
     assert outcome.ok, f"{outcome.why}\n{outcome.output}"
-    assert outcome.output, "a tutorial says what it does"
+    assert outcome.output, "it says what it does"
 
 
 def test_every_core_file_has_a_test():
