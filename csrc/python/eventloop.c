@@ -93,30 +93,6 @@ pacpy_loop_raise_or_print(LoopObject *loop, PyObject *source)
 }
 
 void
-pacpy_loop_report(LoopObject *loop, const char *message, const char *source_key, PyObject *source)
-{
-    PyObject *exc = PyErr_GetRaisedException();
-    if (PyErr_GivenExceptionMatches(exc, PyExc_SystemExit) ||
-        PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)) {
-        pacpy_loop_raise(loop, exc);
-        return;
-    }
-    PyObject *context =
-        source_key == NULL
-            ? Py_BuildValue("{sssN}", "message", message, "exception", exc)
-            : Py_BuildValue("{sssNsO}", "message", message, "exception", exc, source_key, source);
-    PyObject *done = context == NULL
-                         ? NULL
-                         : PyObject_CallMethodOneArg((PyObject *)loop,
-                                                     loop->st->str_call_exception_handler, context);
-    if (done == NULL) {
-        pacpy_loop_raise_or_print(loop, source);
-    }
-    Py_XDECREF(context);
-    Py_XDECREF(done);
-}
-
-void
 pacpy_loop_note_duration(LoopObject *loop, uint64_t began_ns, PyObject *what)
 {
     double seconds = (double)(pac_clock_ns() - began_ns) / 1e9;

@@ -68,12 +68,6 @@ void pacpy_loop_refuse_closed(LoopObject *loop);
 PyObject *pacpy_loop_call_soon(LoopObject *loop, PyObject *callback, PyObject *const *args,
                                Py_ssize_t nargs, PyObject *context);
 
-/* The exception that is set goes to the loop's exception handler, with `message`, and `source`
- * under `source_key` if that is not NULL; SystemExit and KeyboardInterrupt leave run_forever
- * instead. */
-void pacpy_loop_report(LoopObject *loop, const char *message, const char *source_key,
-                       PyObject *source);
-
 /* The exception that is set: SystemExit and KeyboardInterrupt leave run_forever, and so does
  * MemoryError, as what could not be done may be what everybody waits for. Any other is printed as
  * unraisable, with `source`. */

@@ -45,28 +45,20 @@
     X(add_done_callback)        \
     X(add_reader)               \
     X(call_at)                  \
-    X(call_exception_handler)   \
     X(call_soon)                \
-    X(call_soon_threadsafe)     \
     X(cancel)                   \
-    X(cancelled)                \
     X(close)                    \
     X(context)                  \
     X(create_future)            \
-    X(create_task)              \
     X(done)                     \
     X(drop)                     \
-    X(exception)                \
     X(get_loop)                 \
-    X(message)                  \
     X(msg)                      \
     X(name)                     \
     X(poll)                     \
     X(remove_done_callback)     \
     X(remove_reader)            \
-    X(result)                   \
     X(set_result)               \
-    X(task)                     \
     X(throw)                    \
     X(time)                     \
     X(uncancel)                 \

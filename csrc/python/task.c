@@ -514,12 +514,6 @@ pacpy_task_cancel(struct pacpy_task *t, PyObject *message)
     return true;
 }
 
-struct pac_task *
-pacpy_task_core(PyObject *op)
-{
-    return pacpy_task_of(op)->core;
-}
-
 PyObject *
 pacpy_task_object_of_core(struct pac_task *core)
 {

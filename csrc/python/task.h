@@ -61,9 +61,6 @@ void pacpy_task_future_done(struct pacpy_task *t);
 /* Let the garbage collector know the task, if it does not yet. */
 void pacpy_task_track(PyObject *op);
 
-/* The core's task, borrowed; NULL once it has ended. */
-struct pac_task *pacpy_task_core(PyObject *op);
-
 /* The Python task that `core` is the core of, borrowed; NULL if it is something else's. */
 PyObject *pacpy_task_object_of_core(struct pac_task *core);
 
