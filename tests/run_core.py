@@ -74,8 +74,8 @@ MODES = {
             # valgrind runs one thread at a time and changes over slowly: a test whose threads wait
             # for each other thousands of times does fewer rounds if TESTING_VALGRIND is defined.
             ["-O1", "-g", "-DPAC_DEBUG", "-DTESTING_VALGRIND"],
-            wrapper=["valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full"]
-            + ["--errors-for-leak-kinds=definite,possible"],
+            wrapper=["valgrind", "--fair-sched=yes", "--quiet", "--error-exitcode=99"]
+            + ["--leak-check=full", "--errors-for-leak-kinds=definite,possible"],
             limit_s=600,
         ),
     ]

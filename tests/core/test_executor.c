@@ -505,7 +505,9 @@ a_wake_from_another_thread_is_served_beside_a_greedy_task(void)
 
 /* ---- parking -------------------------------------------------------------------------------- */
 
-#if defined(__SANITIZE_THREAD__)
+#if defined(TESTING_VALGRIND)
+enum { SLEEPS = 2000 };
+#elif defined(__SANITIZE_THREAD__)
 enum { SLEEPS = 20000 };
 #else
 enum { SLEEPS = 100000 };
