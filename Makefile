@@ -42,6 +42,14 @@ tsan:  ## the C tests that have threads, under ThreadSanitizer
 valgrind:  ## the C tests under valgrind
 	$(PYTHON) tests/run_core.py --mode valgrind
 
+.PHONY: model
+model:  ## every interleaving of the core's threads, to a bound; needs relacy-dev
+	$(PYTHON) tests/run_models.py
+
+.PHONY: model-deep
+model-deep:  ## the same, further; for hours
+	$(PYTHON) tests/run_models.py --deep
+
 .PHONY: stress
 stress:  ## ten million wakes from other threads, none of them lost
 	$(PYTHON) tests/run_core.py --mode release --verbose --argument 10000000 stress_wakes
@@ -60,7 +68,7 @@ stubtest:  ## types: mypy over the package, and its stubs against the built modu
 	$(BUILT) python -m mypy.stubtest pyasync_c --mypy-config-file pyproject.toml \
 		--allowlist tests/stubtest-allowlist.txt --ignore-unused-allowlist
 
-C_FILES = $(wildcard csrc/*/*.[ch] tests/core/*.[ch] benchmarks/core/*.[ch])
+C_FILES = $(wildcard csrc/*/*.[ch] tests/core/*.[ch] tests/model/*.[ch]pp benchmarks/core/*.[ch])
 
 .PHONY: lint
 lint:  ## formatting and rules of the sources; changes nothing

@@ -14,7 +14,7 @@
 enum { PAC_BUDGET = 128, PAC_BUDGET_UNLIMITED = -1 };
 
 /* Units left on this thread; negative: no limit. The executor sets it around each poll. */
-extern PAC_THREAD_LOCAL int pac_budget_left;
+extern PAC_THREAD_LOCAL PAC_TLS(int) pac_budget_left;
 
 /* A leaf is about to complete: spend a unit and return true. Or none is left: wake cx's waker,
  * return false, and the leaf must return PAC_PENDING leaving its readiness as it is. */

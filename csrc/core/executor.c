@@ -56,6 +56,7 @@ pac_executor_new(const struct pac_park_hooks *hooks, enum pac_status *status)
     ex->now_ns = pac_clock_ns();
     pac_wheel_init(&ex->wheel, ex->now_ns);
     pac_list_init(&ex->owned);
+    pac_atomic_init(&ex->closed, false);
     ex->ticks_stride = STRIDE;
     return ex;
 }

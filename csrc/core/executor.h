@@ -103,7 +103,8 @@ void pac_executor_leave(struct pac_scheduler *before);
 static inline struct pac_executor *
 pac_executor_current(void)
 {
-    return (struct pac_executor *)pac_current_scheduler;
+    struct pac_scheduler *s = pac_current_scheduler;
+    return (struct pac_executor *)s;
 }
 
 /* Run until pac_executor_stop (PAC_OK) or pac_executor_interrupt or a hook's refusal

@@ -9,8 +9,8 @@
 #include "platform.h"
 
 struct pac_list_node {
-    struct pac_list_node *next; /* NULL: in no list */
-    struct pac_list_node *prev;
+    PAC_CELL(struct pac_list_node *) next; /* NULL: in no list */
+    PAC_CELL(struct pac_list_node *) prev;
 };
 
 /* The head is a node of the circle; an initialised head is never NULL-linked. */

@@ -7,14 +7,24 @@
 #ifndef PAC_PLATFORM_H
 #define PAC_PLATFORM_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 /* ---- atomics -------------------------------------------------------------------------------- */
 
+#ifdef PAC_MODEL
+#include "platform_model.hpp" /* tests/model */
+#else
+#include <stdatomic.h>
+
 #define PAC_ATOMIC(type) _Atomic(type)
+/* A plain field that threads share by a protocol: a model watches it for races. */
+#define PAC_CELL(type) type
+/* The type of a PAC_THREAD_LOCAL variable of which each thread of a model has its own. */
+#define PAC_TLS(type) type
+/* A size that a model makes small, so that it comes to the edge. */
+#define PAC_SHRUNK(normal, small) (normal)
 
 #define PAC_RELAXED memory_order_relaxed
 #define PAC_ACQUIRE memory_order_acquire
@@ -35,16 +45,22 @@
     atomic_compare_exchange_strong_explicit((p), (expected), (desired), (ok), (fail))
 #define pac_atomic_cas_weak(p, expected, desired, ok, fail) \
     atomic_compare_exchange_weak_explicit((p), (expected), (desired), (ok), (fail))
+#endif
 
 /* One slot a thread. initial-exec: a single load instead of a call, and two pointers fit in the
  * space that the loader keeps for late-loaded modules. */
-#if defined(__GNUC__)
+#if defined(PAC_MODEL)
+#define PAC_THREAD_LOCAL
+#elif defined(__GNUC__)
 #define PAC_THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))
+#else
+#define PAC_THREAD_LOCAL _Thread_local
+#endif
+#if defined(__GNUC__)
 #define PAC_MUST_USE __attribute__((warn_unused_result))
 #define PAC_LIKELY(x) __builtin_expect(!!(x), 1)
 #define PAC_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #else
-#define PAC_THREAD_LOCAL _Thread_local
 #define PAC_MUST_USE
 #define PAC_LIKELY(x) (x)
 #define PAC_UNLIKELY(x) (x)
@@ -132,7 +148,10 @@ void pac_free(void *p);
 
 /* PAC_ASSERT guards against our own mistakes, in test and sanitizer builds only. What a user can
  * get wrong never reaches one. */
-#ifdef PAC_DEBUG
+#if defined(PAC_MODEL)
+#define PAC_ASSERT(x) RL_ASSERT(x)
+#define PAC_COUNT(field, n) ((void)0)
+#elif defined(PAC_DEBUG)
 void pac_assert_failed(const char *expression, const char *file, int line);
 #define PAC_ASSERT(x) ((x) ? (void)0 : pac_assert_failed(#x, __FILE__, __LINE__))
 

@@ -19,7 +19,7 @@ struct pac_runnable_vtable {
 };
 
 struct pac_runnable {
-    struct pac_runnable *next; /* whoever holds the queue that it is in */
+    PAC_CELL(struct pac_runnable *) next; /* whoever holds the queue that it is in */
     const struct pac_runnable_vtable *vtable;
 };
 

@@ -1,6 +1,6 @@
 #include "scheduler.h"
 
-PAC_THREAD_LOCAL struct pac_scheduler *pac_current_scheduler;
+PAC_THREAD_LOCAL PAC_TLS(struct pac_scheduler *) pac_current_scheduler;
 
 void
 pac_scheduler_init(struct pac_scheduler *s, void (*unpark)(struct pac_scheduler *),

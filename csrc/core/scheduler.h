@@ -32,7 +32,7 @@ struct pac_scheduler {
 };
 
 /* The scheduler whose executor is entered on this thread, or NULL. */
-extern PAC_THREAD_LOCAL struct pac_scheduler *pac_current_scheduler;
+extern PAC_THREAD_LOCAL PAC_TLS(struct pac_scheduler *) pac_current_scheduler;
 
 void pac_scheduler_init(struct pac_scheduler *s, void (*unpark)(struct pac_scheduler *),
                         void (*free)(struct pac_scheduler *));

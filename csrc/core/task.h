@@ -18,14 +18,14 @@
 #include "task_state.h"
 
 struct pac_task {
-    struct pac_runnable runnable;    /* whoever holds the NOTIFIED reference */
-    struct pac_task_state state;     /* any thread */
-    struct pac_scheduler *scheduler; /* written once */
-    struct pac_pool *pool;           /* where its memory goes back to; written once */
-    struct pac_future *future;       /* whoever holds RUNNING */
-    struct pac_list_node owned;      /* executor: its list of live tasks */
-    struct pac_waker join_waker;     /* the joiner; once JOIN_WAKER and COMPLETE, the executor */
-    bool cancelled;                  /* written before COMPLETE: ended without being READY */
+    struct pac_runnable runnable;         /* whoever holds the NOTIFIED reference */
+    struct pac_task_state state;          /* any thread */
+    struct pac_scheduler *scheduler;      /* written once */
+    struct pac_pool *pool;                /* where its memory goes back to; written once */
+    PAC_CELL(struct pac_future *) future; /* whoever holds RUNNING */
+    struct pac_list_node owned;           /* executor: its list of live tasks */
+    struct pac_waker join_waker; /* the joiner; once JOIN_WAKER and COMPLETE, the executor */
+    PAC_CELL(bool) cancelled;    /* written before COMPLETE: ended without being READY */
 };
 
 extern const struct pac_waker_vtable pac_task_waker_vtable;

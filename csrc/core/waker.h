@@ -27,8 +27,8 @@ struct pac_waker_vtable {
 
 /* vtable == NULL: no waker at all (an empty slot). */
 struct pac_waker {
-    const struct pac_waker_vtable *vtable;
-    void *data;
+    PAC_CELL(const struct pac_waker_vtable *) vtable;
+    PAC_CELL(void *) data;
 };
 
 #define PAC_NO_WAKER ((struct pac_waker){NULL, NULL})
@@ -84,7 +84,7 @@ pac_waker_drop(struct pac_waker *w)
 }
 
 /* Wakers collected while a lock is held, to be woken once it is released. */
-enum { PAC_WAKE_BATCH = 32 };
+enum { PAC_WAKE_BATCH = PAC_SHRUNK(32, 2) };
 
 struct pac_wake_batch {
     unsigned count;

@@ -17,7 +17,7 @@
 
 #define PAC_WHEEL_TICK_BITS 14
 #define PAC_WHEEL_TICK_NS ((uint64_t)1 << PAC_WHEEL_TICK_BITS) /* 16.4 us */
-enum { PAC_WHEEL_LEVELS = 9, PAC_WHEEL_SLOTS = 64 };
+enum { PAC_WHEEL_LEVELS = PAC_SHRUNK(9, 1), PAC_WHEEL_SLOTS = PAC_SHRUNK(64, 1) };
 
 struct pac_timer {
     struct pac_list_node
