@@ -50,6 +50,10 @@ model:  ## every interleaving of the core's threads, to a bound; needs relacy-de
 model-deep:  ## the same, further; for hours
 	$(PYTHON) tests/run_models.py --deep
 
+.PHONY: mutants
+mutants:  ## plant known mistakes in the core, and see that tests notice each
+	$(PYTHON) tests/run_mutants.py
+
 .PHONY: stress
 stress:  ## ten million wakes from other threads, none of them lost
 	$(PYTHON) tests/run_core.py --mode release --verbose --argument 10000000 stress_wakes

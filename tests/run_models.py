@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Builds the models of tests/model with the core's own sources, and lets Relacy explore them.
 
-    python3 tests/run_models.py [--deep] [--bare-only] [NAME ...]
+    python3 tests/run_models.py [--deep | --quick] [NAME ...]
 
 Each model is explored twice: all executions with up to so many forced context switches, and then
 random ones; and once more, one switch lower, under
 AddressSanitizer, which sees what Relacy does not: a use after the last reference was given up.
---deep goes one switch and many more executions further. CXX chooses the compiler. Needs Relacy's
+--deep goes one switch and many more executions further; --quick goes one less, without
+AddressSanitizer. CXX chooses the compiler. Needs Relacy's
 headers (Debian: relacy-dev).
 """
 
@@ -28,6 +29,7 @@ MODELS = ROOT / "tests" / "model"
 FLAGS = ["-std=c++17", "-O2", "-w", "-fpermissive", "-fno-sized-deallocation", "-DPAC_MODEL"]
 BARE = {"bound": 3, "random": 200_000}
 ADDRESS = {"bound": 2, "random": 20_000}
+QUICK = {"bound": 2, "random": 20_000}
 DEEP_BARE = {"bound": 4, "random": 10_000_000}
 DEEP_ADDRESS = {"bound": 3, "random": 1_000_000}
 
@@ -87,7 +89,7 @@ def report(ok: bool, title: str, output: str, seconds: float) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--deep", action="store_true", help="much further, for hours")
-    parser.add_argument("--bare-only", action="store_true", help="without AddressSanitizer")
+    parser.add_argument("--quick", action="store_true", help="for a first look")
     parser.add_argument("--core", type=Path, default=ROOT / "csrc" / "core", help="the sources")
     parser.add_argument("names", nargs="*", metavar="NAME")
     arguments = parser.parse_args()
@@ -98,10 +100,10 @@ def main() -> int:
             sys.exit("no such model: " + " ".join(arguments.names))
     if not has_relacy():
         sys.exit("Relacy's headers are missing: install relacy-dev")
-    deep = arguments.deep
-    jobs = [(s, False, DEEP_BARE if deep else BARE) for s in sources]
-    if not arguments.bare_only:
-        jobs += [(s, True, DEEP_ADDRESS if deep else ADDRESS) for s in sources]
+    bare, address = (DEEP_BARE, DEEP_ADDRESS) if arguments.deep else (BARE, ADDRESS)
+    jobs = [(s, False, QUICK if arguments.quick else bare) for s in sources]
+    if not arguments.quick:
+        jobs += [(s, True, address) for s in sources]
 
     def run(job: tuple[Path, bool, dict[str, int]]) -> bool:
         source, address, limits = job

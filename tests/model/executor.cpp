@@ -151,7 +151,7 @@ struct Waiting {
     struct pac_future future;
     int events;
     int polls;
-    bool dropped;
+    PAC_CELL(bool) dropped;
     rl::atomic<int> happened;
     struct pac_waker wakers[2];
 
