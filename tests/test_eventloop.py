@@ -847,6 +847,119 @@ def test_handles(run):
     run(main())
 
 
+@loops
+def test_handles_show_their_arguments_and_when(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        finish = asyncio.futures._set_result_unless_cancelled
+        for call in loop.call_soon, lambda *a: loop.call_later(60, *a):
+            for args in (), (1,), (None,), ((1, 2),), (1, 2):
+                handle = call(print, *args)
+                assert handle._args == args and handle._callback is print
+                handle.cancel()
+                assert handle._args is None and handle._callback is None
+            for args in (future,), (future, None), (future, 1), (future, None, 1):
+                handle = call(finish, *args)
+                assert handle._args == args and handle._loop is loop
+                handle.cancel()
+                assert handle._args is None
+        before = loop.time()
+        handle = loop.call_later(60, print)
+        assert before + 60 <= handle.when() <= loop.time() + 60.001
+        assert handle.when() is handle.when()
+        handle.cancel()
+        assert before + 60 <= handle.when()
+        at = loop.time() + 1
+        assert loop.call_at(at, finish, future, None).when() is at
+
+    run(main())
+
+
+@loops
+def test_each_callback_has_a_context_of_its_own(run):
+    variable = contextvars.ContextVar("variable", default=0)
+    seen, kept = [], []
+
+    def look(handles):
+        context = handles.pop()._context
+        seen.append(variable.get())
+        if len(seen) % 3 == 0:
+            variable.set(len(seen))
+        if len(seen) % 3 == 1:
+            kept.append(context)
+        if len(seen) % 3 == 2:
+            gone.append(weakref.ref(context))
+
+    gone = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        for _ in range(12):
+            handles = []
+            handles.append(loop.call_soon(look, handles))
+        while len(seen) < 12:
+            await asyncio.sleep(0)
+        assert seen == [0] * 12
+        assert [ref() for ref in gone] == [None] * 4
+        assert len({id(context) for context in kept}) == 4
+        for i, context in enumerate(kept):
+            context.run(variable.set, i)
+        loop.call_soon(look, [loop.call_soon(int)])
+        await asyncio.sleep(0)
+        assert seen[-1] == 0
+        assert [context[variable] for context in kept[:4]] == [0, 1, 2, 3]
+        first, second = loop.call_soon(int), loop.call_soon(look, [loop.call_soon(int)])
+        assert first._context is first._context is not second._context
+        first._context.run(variable.set, 5)
+        await asyncio.sleep(0)
+        assert seen[-1] == 0 and first._context[variable] == 5
+
+    run(main())
+
+
+@loops
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_future_that_a_timer_finishes_wakes_in_order(run, debug):
+    finish = asyncio.futures._set_result_unless_cancelled
+    log = []
+
+    async def wait(future):
+        log.append(await future)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_debug(debug)
+        errors = []
+        loop.set_exception_handler(lambda _, context: errors.append(type(context["exception"])))
+        future, cancelled, done, with_callback, taken_back = (
+            loop.create_future() for _ in range(5)
+        )
+        task = loop.create_task(wait(future))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        done.set_result("first")
+        with_callback.add_done_callback(lambda f: log.append("done"))
+        begin = loop.time() - 1
+        times = (begin + i / 1000 for i in range(100))
+        loop.call_at(next(times), lambda: log.append(future.done()))
+        loop.call_at(next(times), finish, future, None)
+        loop.call_at(next(times), lambda: log.append(future.done()))
+        loop.call_at(next(times), finish, cancelled, None)
+        loop.call_at(next(times), finish, done, None)
+        loop.call_at(next(times), finish, with_callback, None)
+        loop.call_at(next(times), finish, taken_back, None).cancel()
+        changed = loop.call_at(next(times), finish, taken_back, None)
+        changed._callback = lambda *args: log.append(len(args))
+        await task
+        await asyncio.sleep(0)
+        assert log == [False, True, 2, None, "done"]
+        assert errors == [asyncio.InvalidStateError] and done.result() == "first"
+        assert with_callback.result() is None and not taken_back.done()
+
+    run(main())
+
+
 def test_handles_are_not_made_by_hand():
     async def main():
         loop = asyncio.get_running_loop()

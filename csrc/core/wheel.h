@@ -28,6 +28,7 @@ struct pac_timer {
                                   handed out: the deadline that has come */
     uint64_t sequence;    /* order of arming, to tell equal deadlines apart */
     uint16_t slot;        /* level * 64 + slot, or one of the marks in wheel.c */
+    uint8_t flags;        /* for the wheel's user, zero at first; the wheel never looks at it */
     void (*fire)(struct pac_timer *timer); /* for the wheel's user; the wheel never calls it */
 };
 

@@ -23,6 +23,10 @@ is_real_number(PyObject *op)
 static int
 double_from_number(PyObject *op, const char *what, double *value)
 {
+    if (PyLong_CheckExact(op)) {
+        *value = PyLong_AsDouble(op);
+        return *value == -1.0 && PyErr_Occurred() ? -1 : 0;
+    }
     if (!is_real_number(op)) {
         PyErr_Format(PyExc_TypeError, "%s must be a real number, not %.200s", what,
                      Py_TYPE(op)->tp_name);

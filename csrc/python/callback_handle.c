@@ -2,6 +2,10 @@
  * one. */
 #include "callback_handle.h"
 
+#include "args.h"
+#include "completion.h"
+#include "context_snapshot.h"
+
 /* Where asyncio's classes keep their slots, and where ours begins: read off the classes, the same
  * for all interpreters of the process. */
 static struct {
@@ -14,8 +18,17 @@ static struct {
 
 struct handle {
     struct pac_runnable runnable; /* queued: one strong reference */
-    struct pac_timer timer;       /* armed: one strong reference */
-    struct pacpy_state *st;
+    struct pac_timer timer;       /* armed: one strong reference; its flags are those below */
+};
+
+/* What is made only if somebody asks for it: most handles are never looked at.
+ *
+ * The slot `when` of a timer that was armed by call_later is NULL at first: its deadline says it. */
+enum handle_flags {
+    SHARES_CONTEXT = 1, /* `context` is a snapshot that others have too: copied to be entered */
+    ONE_ARGUMENT = 2,   /* `args` is the only argument itself */
+    SETS_FUTURE = 4,    /* `args` is an asyncio future of ours, of the two arguments (future, None);
+                           `callback` is asyncio's _set_result_unless_cancelled */
 };
 
 static inline struct handle *
@@ -30,17 +43,77 @@ handle_object(struct handle *h)
     return (PyObject *)((char *)h - offsets.ours);
 }
 
-static inline bool
-handle_is_timer(PyObject *op)
-{
-    struct pacpy_state *st = handle_of(op)->st;
-    return Py_IS_TYPE(op, st->TimerHandle_type);
-}
-
+/* Never NULL: only the destructor gives it up. */
 static inline LoopObject *
 handle_loop(PyObject *op)
 {
     return (LoopObject *)SLOT(op, loop);
+}
+
+static inline bool
+handle_is_timer(PyObject *op)
+{
+    return Py_IS_TYPE(op, handle_loop(op)->st->TimerHandle_type);
+}
+
+static inline uint8_t *
+handle_flags(PyObject *op)
+{
+    return &handle_of(op)->timer.flags;
+}
+
+/* ---- what is made when it is asked for ------------------------------------------------------ */
+
+static PyObject *
+args_tuple(PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *tuple = PyTuple_New(nargs);
+    for (Py_ssize_t i = 0; tuple != NULL && i < nargs; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+    }
+    return tuple;
+}
+
+/* The arguments as the slot has to show them: borrowed; NULL and MemoryError. */
+static PyObject *
+handle_args(PyObject *op)
+{
+    uint8_t flags = *handle_flags(op);
+    if (flags & (ONE_ARGUMENT | SETS_FUTURE)) {
+        PyObject *args[] = {SLOT(op, args), Py_None};
+        PyObject *tuple = args_tuple(args, flags & ONE_ARGUMENT ? 1 : 2);
+        if (tuple == NULL) {
+            return NULL;
+        }
+        *handle_flags(op) = (uint8_t)(flags & ~(ONE_ARGUMENT | SETS_FUTURE));
+        Py_SETREF(SLOT(op, args), tuple);
+    }
+    return SLOT(op, args);
+}
+
+/* The context, the handle's own from now on: borrowed; NULL and MemoryError. */
+static PyObject *
+handle_context(PyObject *op)
+{
+    if (*handle_flags(op) & SHARES_CONTEXT) {
+        PyObject *own = pacpy_context_copy(handle_loop(op)->st, SLOT(op, context));
+        if (own == NULL) {
+            return NULL;
+        }
+        *handle_flags(op) &= (uint8_t)~SHARES_CONTEXT;
+        Py_SETREF(SLOT(op, context), own);
+    }
+    return SLOT(op, context);
+}
+
+static PyObject *
+handle_when(PyObject *op)
+{
+    if (SLOT(op, when) == NULL) {
+        SLOT(op, when) =
+            PyFloat_FromDouble(pacpy_seconds_from_ns(handle_of(op)->timer.deadline_ns));
+    }
+    return SLOT(op, when);
 }
 
 /* ---- running -------------------------------------------------------------------------------- */
@@ -64,11 +137,71 @@ report_callback(LoopObject *loop, PyObject *handle)
     Py_XDECREF(done);
 }
 
+/* If the callback is _set_result_unless_cancelled(future, None), by which asyncio.sleep() ends: do
+ * that without a call of Python. It has had its turn in the queue, so what it wakes comes where it
+ * would come; and if nothing but tasks of ours wait for the future, nothing runs in the context.
+ * False: it has to be called, as it is something else, is going to raise, or is to be timed. */
+static inline bool
+set_future(LoopObject *loop, PyObject *op)
+{
+    if (!(*handle_flags(op) & SETS_FUTURE) || loop->debug ||
+        SLOT(op, callback) != loop->st->asyncio_set_result) {
+        return false;
+    }
+    struct pacpy_completion *c = pacpy_completion_of(SLOT(op, args));
+    if (c->outcome == PACPY_FINISHED || !pacpy_completion_only_wakes_tasks(c)) {
+        return false;
+    }
+    pacpy_completion_set_result(c, Py_None); /* nothing, if it was cancelled */
+    return true;
+}
+
 /* callback(*args), within the context. */
 static PyObject *
-call_back(PyObject *callback, PyObject *args)
+call_in_context(PyObject *callback, PyObject *const *args, Py_ssize_t nargs, PyObject *context)
 {
-    return PyObject_Vectorcall(callback, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args), NULL);
+    if (PyContext_Enter(context) < 0) {
+        return NULL;
+    }
+    PyObject *result = PyObject_Vectorcall(callback, args, (size_t)nargs, NULL);
+    if (PyContext_Exit(context) < 0) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
+/* Call it: 0 or -1. It may cancel its own handle, which empties the slots. */
+static int
+call_back(PyObject *op)
+{
+    PyObject *context = Py_XNewRef(handle_context(op));
+    if (context == NULL) {
+        return -1;
+    }
+    bool one = *handle_flags(op) & ONE_ARGUMENT;
+    PyObject *args = Py_XNewRef(one ? SLOT(op, args) : handle_args(op));
+    PyObject *result = NULL;
+    if (args != NULL) {
+        PyObject *const *first = one ? &args : &PyTuple_GET_ITEM(args, 0);
+        PyObject *callback = Py_NewRef(SLOT(op, callback));
+        result = call_in_context(callback, first, one ? 1 : PyTuple_GET_SIZE(args), context);
+        Py_DECREF(callback);
+        Py_DECREF(args);
+    }
+    if (result != NULL && Py_REFCNT(op) == 1 && SLOT(op, context) == context) {
+        /* The handle is about to go. */
+        SLOT(op, context) = NULL;
+        Py_DECREF(context);
+        pacpy_context_done(handle_loop(op)->st, context);
+    }
+    else {
+        Py_DECREF(context);
+    }
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
 }
 
 static void
@@ -76,33 +209,18 @@ handle_run(struct pac_runnable *r)
 {
     PyObject *op = handle_object(PAC_CONTAINER_OF(r, struct handle, runnable));
     LoopObject *loop = handle_loop(op);
-    if (loop == NULL || SLOT(op, cancelled) != Py_False) {
+    if (SLOT(op, cancelled) != Py_False || SLOT(op, callback) == NULL) {
         Py_DECREF(op);
         return;
     }
     uint64_t began_ns = PAC_UNLIKELY(loop->debug) ? pac_clock_ns() : 0;
-    /* The callback may cancel its own handle, which empties these slots. */
-    PyObject *callback = Py_NewRef(SLOT(op, callback));
-    PyObject *args = Py_NewRef(SLOT(op, args));
-    PyObject *context = Py_NewRef(SLOT(op, context));
-    PyObject *result = NULL;
     Py_INCREF(loop);
-    if (pacpy_loop_leave_task(loop) == 0 && PyContext_Enter(context) == 0) {
-        result = call_back(callback, args);
-        if (PyContext_Exit(context) < 0) {
-            Py_CLEAR(result);
-        }
-    }
-    if (result == NULL) {
+    if (pacpy_loop_leave_task(loop) < 0 || (!set_future(loop, op) && call_back(op) < 0)) {
         report_callback(loop, op);
     }
     if (PAC_UNLIKELY(began_ns != 0)) {
         pacpy_loop_note_duration(loop, began_ns, op);
     }
-    Py_XDECREF(result);
-    Py_DECREF(context);
-    Py_DECREF(args);
-    Py_DECREF(callback);
     Py_DECREF(op);
     Py_DECREF(loop);
 }
@@ -163,55 +281,62 @@ pacpy_handle_visit_timer(struct pac_timer *timer, visitproc visit, void *arg)
 
 /* ---- making --------------------------------------------------------------------------------- */
 
+/* The arguments of a fresh handle: what is for the slot, a new reference, and its flag. NULL and
+ * MemoryError. */
 static PyObject *
-args_tuple(PyObject *const *args, Py_ssize_t nargs)
+keep_args(struct pacpy_state *st, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+          uint8_t *flags)
 {
-    PyObject *tuple = PyTuple_New(nargs);
-    for (Py_ssize_t i = 0; tuple != NULL && i < nargs; i++) {
-        PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+    if (nargs == 1) {
+        *flags |= ONE_ARGUMENT;
+        return Py_NewRef(args[0]);
     }
-    return tuple;
+    if (nargs == 2 && callback == st->asyncio_set_result && args[1] == Py_None &&
+        Py_IS_TYPE(args[0], st->AsyncioFuture_type)) {
+        *flags |= SETS_FUTURE;
+        return Py_NewRef(args[0]);
+    }
+    return args_tuple(args, nargs);
 }
 
-/* A fresh handle of `type`; every slot filled, nothing queued or armed. */
+/* A fresh handle of `type`; every slot filled but `when`, nothing queued or armed. */
 static PyObject *
 handle_new(LoopObject *loop, struct pacpy_freelist *list, PyTypeObject *type, PyObject *callback,
            PyObject *const *args, Py_ssize_t nargs, PyObject *context)
 {
     struct pacpy_state *st = loop->st;
-    PyObject *tuple = args_tuple(args, nargs);
-    PyObject *present =
-        context == NULL || context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
-    PyObject *op = tuple == NULL || present == NULL ? NULL : pacpy_freelist_alloc(list, type);
+    bool shares = context == NULL || context == Py_None;
+    uint8_t flags = shares ? SHARES_CONTEXT : 0;
+    PyObject *kept = keep_args(st, callback, args, nargs, &flags);
+    PyObject *present = shares ? pacpy_context_snapshot(st) : Py_NewRef(context);
+    PyObject *op = kept == NULL || present == NULL ? NULL : pacpy_freelist_alloc(list, type);
     if (op == NULL) {
-        Py_XDECREF(tuple);
+        Py_XDECREF(kept);
         Py_XDECREF(present);
         return NULL;
     }
     SLOT(op, callback) = Py_NewRef(callback);
-    SLOT(op, args) = tuple;
+    SLOT(op, args) = kept;
     SLOT(op, context) = present;
     SLOT(op, cancelled) = Py_NewRef(Py_False);
     SLOT(op, loop) = Py_NewRef(loop);
-    SLOT(op, source_traceback) = NULL;
+    SLOT(op, source_traceback) = Py_NewRef(Py_None);
     SLOT(op, repr) = Py_NewRef(Py_None);
     struct handle *h = handle_of(op);
     h->runnable.vtable = &handle_vtable;
-    h->st = st;
     pac_timer_init(&h->timer, handle_fire);
+    h->timer.flags = flags;
     if (type == st->TimerHandle_type) {
-        SLOT(op, scheduled) = SLOT(op, when) = NULL;
+        SLOT(op, when) = NULL;
+        SLOT(op, scheduled) = Py_NewRef(Py_True);
     }
     PyObject_GC_Track(op);
     if (PAC_UNLIKELY(loop->debug)) {
-        SLOT(op, source_traceback) = PyObject_CallNoArgs(st->asyncio_extract_stack);
+        Py_SETREF(SLOT(op, source_traceback), PyObject_CallNoArgs(st->asyncio_extract_stack));
         if (SLOT(op, source_traceback) == NULL) {
             Py_DECREF(op);
             return NULL;
         }
-    }
-    else {
-        SLOT(op, source_traceback) = Py_NewRef(Py_None);
     }
     return op;
 }
@@ -263,8 +388,7 @@ pacpy_handle_at(LoopObject *loop, uint64_t deadline_ns, PyObject *when, PyObject
     if (op == NULL) {
         return NULL;
     }
-    SLOT(op, when) = Py_NewRef(when);
-    SLOT(op, scheduled) = Py_NewRef(Py_True);
+    SLOT(op, when) = Py_XNewRef(when);
     if (deadline_ns != PAC_NEVER) {
         Py_INCREF(op);
         pac_wheel_insert(&loop->executor->wheel, &handle_of(op)->timer, deadline_ns);
@@ -373,18 +497,18 @@ Handle_traverse(PyObject *op, visitproc visit, void *arg)
     return 0;
 }
 
+/* The loop stays until the end, as it leads to the module's state; what goes round in circles
+ * through it is cut there. */
 static int
 Handle_clear(PyObject *op)
 {
     Py_CLEAR(SLOT(op, callback));
     Py_CLEAR(SLOT(op, args));
     Py_CLEAR(SLOT(op, context));
-    Py_CLEAR(SLOT(op, loop));
     Py_CLEAR(SLOT(op, source_traceback));
     Py_CLEAR(SLOT(op, repr));
     if (handle_is_timer(op)) {
         Py_CLEAR(SLOT(op, when));
-        Py_CLEAR(SLOT(op, scheduled));
     }
     return 0;
 }
@@ -392,14 +516,20 @@ Handle_clear(PyObject *op)
 static void
 Handle_dealloc(PyObject *op)
 {
-    struct pacpy_state *st = handle_of(op)->st;
+    LoopObject *loop = handle_loop(op);
+    struct pacpy_state *st = loop->st;
     bool is_timer = handle_is_timer(op);
     PyObject_GC_UnTrack(op);
-    PyObject_ClearWeakRefs(op);
+    pacpy_clear_weakrefs(op);
     Handle_clear(op);
     Py_CLEAR(SLOT(op, cancelled));
+    if (is_timer) {
+        Py_CLEAR(SLOT(op, scheduled));
+    }
+    SLOT(op, loop) = NULL;
     pacpy_freelist_free(is_timer ? &st->timer_handle_free : &st->handle_free,
                         is_timer ? st->TimerHandle_type : st->CallbackHandle_type, op);
+    Py_DECREF(loop);
 }
 
 /* Disarm a timer handle: gives up the wheel's reference. */
@@ -409,7 +539,7 @@ disarm(PyObject *op)
     struct handle *h = handle_of(op);
     LoopObject *loop = handle_loop(op);
     Py_XSETREF(SLOT(op, scheduled), Py_NewRef(Py_False));
-    if (pac_timer_is_armed(&h->timer) && loop != NULL && loop->executor != NULL) {
+    if (pac_timer_is_armed(&h->timer) && loop->executor != NULL) {
         pac_wheel_remove(&loop->executor->wheel, &h->timer);
         Py_DECREF(op); /* the caller holds another */
     }
@@ -422,7 +552,7 @@ Handle_cancel(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (SLOT(op, cancelled) == Py_True) {
         Py_RETURN_NONE;
     }
-    if (loop != NULL && loop->debug) {
+    if (loop->debug) {
         /* Keep what it was, for whoever prints it later. */
         PyObject *repr = PyObject_Repr(op);
         if (repr == NULL) {
@@ -435,11 +565,53 @@ Handle_cancel(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (handle_is_timer(op)) {
         disarm(op);
     }
+    *handle_flags(op) &= SHARES_CONTEXT;
     Py_XSETREF(SLOT(op, callback), Py_NewRef(Py_None));
     Py_XSETREF(SLOT(op, args), Py_NewRef(Py_None));
     Py_DECREF(op);
     Py_RETURN_NONE;
 }
+
+/* ---- attributes: those of asyncio's slots that are made when asked for, or must not change --- */
+
+static PyObject *
+get_args(PyObject *op, void *Py_UNUSED(closure))
+{
+    return Py_XNewRef(handle_args(op));
+}
+
+static PyObject *
+get_context(PyObject *op, void *Py_UNUSED(closure))
+{
+    return Py_XNewRef(handle_context(op));
+}
+
+static PyObject *
+get_when(PyObject *op, void *Py_UNUSED(closure))
+{
+    return Py_XNewRef(handle_when(op));
+}
+
+static PyObject *
+get_loop(PyObject *op, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(handle_loop(op));
+}
+
+static PyGetSetDef CallbackHandle_getset[] = {
+    {"_args", get_args},
+    {"_context", get_context},
+    {"_loop", get_loop},
+    {NULL},
+};
+
+static PyGetSetDef TimerHandle_getset[] = {
+    {"_args", get_args},
+    {"_context", get_context},
+    {"_loop", get_loop},
+    {"_when", get_when},
+    {NULL},
+};
 
 static PyMethodDef Handle_methods[] = {
     {"cancel", Handle_cancel, METH_NOARGS, "Take the callback back: it will not be called."},
@@ -452,6 +624,7 @@ static PyType_Slot CallbackHandle_slots[] = {
     {Py_tp_clear, Handle_clear},
     {Py_tp_dealloc, Handle_dealloc},
     {Py_tp_methods, Handle_methods},
+    {Py_tp_getset, CallbackHandle_getset},
     {0, NULL},
 };
 
@@ -468,6 +641,7 @@ static PyType_Slot TimerHandle_slots[] = {
     {Py_tp_clear, Handle_clear},
     {Py_tp_dealloc, Handle_dealloc},
     {Py_tp_methods, Handle_methods},
+    {Py_tp_getset, TimerHandle_getset},
     {0, NULL},
 };
 
@@ -519,7 +693,7 @@ learn_offsets(PyObject *handle, PyObject *timer_handle)
             return -1;
         }
     }
-    Py_ssize_t alignment = (Py_ssize_t) _Alignof(max_align_t);
+    Py_ssize_t alignment = (Py_ssize_t) _Alignof(struct handle);
     Py_ssize_t size = ((PyTypeObject *)timer_handle)->tp_basicsize;
     offsets.ours = (size + alignment - 1) / alignment * alignment;
     return 0;

@@ -2,7 +2,9 @@
  *
  * Both derive from asyncio's Python classes, and keep callback, arguments, context and the rest
  * in the slots of those, so that whatever of asyncio looks at a handle sees what it expects. What
- * the core needs stands behind. */
+ * the core needs stands behind. What takes an object of its own and is hardly ever looked at is
+ * made when it is: a tuple of one argument, the handle's own copy of the context, the time of a
+ * call_later. */
 #ifndef PACPY_CALLBACK_HANDLE_H
 #define PACPY_CALLBACK_HANDLE_H
 
@@ -14,7 +16,7 @@
 PyObject *pacpy_handle_soon(LoopObject *loop, PyObject *callback, PyObject *const *args,
                             Py_ssize_t nargs, PyObject *context);
 
-/* A timer handle, armed for `deadline_ns`; `when` is what its when() answers. */
+/* A timer handle, armed for `deadline_ns`; `when` is what its when() answers, NULL: the deadline. */
 PyObject *pacpy_handle_at(LoopObject *loop, uint64_t deadline_ns, PyObject *when,
                           PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                           PyObject *context);

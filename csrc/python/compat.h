@@ -40,6 +40,26 @@ PyErr_SetRaisedException(PyObject *exc)
 #define PyThreadState_GetUnchecked _PyThreadState_UncheckedGet
 #endif
 
+/* Has anybody a weak reference to `op`? Its type must support them. */
+static inline bool
+pacpy_has_weakrefs(PyObject *op)
+{
+#if defined(Py_GIL_DISABLED)
+    return true; /* perhaps: the list is not ours to read */
+#else
+    return *(PyObject **)((char *)op + Py_TYPE(op)->tp_weaklistoffset) != NULL;
+#endif
+}
+
+/* In a destructor: what PyObject_ClearWeakRefs does, for less if there are none. */
+static inline void
+pacpy_clear_weakrefs(PyObject *op)
+{
+    if (pacpy_has_weakrefs(op)) {
+        PyObject_ClearWeakRefs(op);
+    }
+}
+
 /* Guards an object's own fields where there is no GIL; nothing elsewhere. */
 #if PY_VERSION_HEX < 0x030D0000
 #define Py_BEGIN_CRITICAL_SECTION(op) {

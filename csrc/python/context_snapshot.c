@@ -60,8 +60,41 @@ pacpy_context_snapshot(struct pacpy_state *st)
             return fresh;
         }
     }
+    /* The spare has the variables of the old one, which nobody is to keep alive any more. */
+    Py_CLEAR(st->context_spare);
     Py_XSETREF(st->context_snapshot, Py_NewRef(fresh));
     return fresh;
+}
+
+PyObject *
+pacpy_context_copy(struct pacpy_state *st, PyObject *snapshot)
+{
+    PyObject *spare = st->context_spare;
+    if (PAC_LIKELY(spare != NULL && variables_of(spare) == variables_of(snapshot))) {
+        st->context_spare = NULL;
+        return spare;
+    }
+    /* An opaque one is nobody else's. */
+    return st->contexts_are_opaque ? Py_NewRef(snapshot) : PyContext_Copy(snapshot);
+}
+
+/* Is there anything about `copy` by which one could tell it from a fresh copy of `kept`? */
+static inline bool
+is_as_new(PyObject *copy, PyObject *kept)
+{
+    return Py_REFCNT(copy) == 1 && variables_of(copy) == variables_of(kept) &&
+           !pacpy_has_weakrefs(copy);
+}
+
+void
+pacpy_context_done(struct pacpy_state *st, PyObject *copy)
+{
+    PyObject *kept = st->context_snapshot;
+    if (PAC_LIKELY(st->context_spare == NULL && kept != NULL && is_as_new(copy, kept))) {
+        st->context_spare = copy;
+        return;
+    }
+    Py_DECREF(copy);
 }
 
 #else
@@ -70,6 +103,18 @@ PyObject *
 pacpy_context_snapshot(struct pacpy_state *st)
 {
     return PyContext_CopyCurrent();
+}
+
+PyObject *
+pacpy_context_copy(struct pacpy_state *st, PyObject *snapshot)
+{
+    return Py_NewRef(snapshot); /* nobody else's */
+}
+
+void
+pacpy_context_done(struct pacpy_state *st, PyObject *copy)
+{
+    Py_DECREF(copy);
 }
 
 #endif

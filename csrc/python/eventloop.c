@@ -264,14 +264,7 @@ Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
         return NULL;
     }
     uint64_t deadline_ns = pac_ns_add(pac_clock_ns(), delay_ns);
-    PyObject *when = PyFloat_FromDouble(pacpy_seconds_from_ns(deadline_ns));
-    if (when == NULL) {
-        return NULL;
-    }
-    PyObject *handle =
-        pacpy_handle_at(loop, deadline_ns, when, args[1], args + 2, nargs - 2, context);
-    Py_DECREF(when);
-    return handle;
+    return pacpy_handle_at(loop, deadline_ns, NULL, args[1], args + 2, nargs - 2, context);
 }
 
 /* ---- tasks and futures ---------------------------------------------------------------------- */

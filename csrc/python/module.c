@@ -248,6 +248,7 @@ pacpy_need_asyncio(struct pacpy_state *st)
         {"asyncio.events", "_get_running_loop", &st->asyncio_get_running_loop},
         {"asyncio.tasks", "current_task", &st->asyncio_current_task},
         {"asyncio.format_helpers", "extract_stack", &st->asyncio_extract_stack},
+        {"asyncio.futures", "_set_result_unless_cancelled", &st->asyncio_set_result},
         {"pyasync_c._support", NULL, &st->asyncio_support},
 #if PY_VERSION_HEX < 0x030E0000
         {"asyncio.tasks", "_current_tasks", &st->asyncio_current_tasks},
@@ -350,6 +351,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->suspended);
     Py_VISIT(st->stop_iteration);
     Py_VISIT(st->context_snapshot);
+    Py_VISIT(st->context_spare);
     Py_VISIT(st->last_bridge);
     Py_VISIT(st->bridges);
     Py_VISIT(st->polled_once);
@@ -371,6 +373,7 @@ module_clear(PyObject *module)
     if (st != NULL) {
         clear_freelists(st);
         Py_CLEAR(st->context_snapshot);
+        Py_CLEAR(st->context_spare);
         Py_CLEAR(st->last_bridge);
         Py_CLEAR(st->bridges);
         Py_CLEAR(st->polled_once);

@@ -73,6 +73,7 @@
     X(current_task)      /* asyncio.current_task */                                 \
     X(swap_current_task) /* _asyncio._swap_current_task, from 3.14 on; else NULL */ \
     X(extract_stack)     /* asyncio.format_helpers.extract_stack */                 \
+    X(set_result)        /* asyncio.futures._set_result_unless_cancelled */         \
     X(support)           /* our own module pyasync_c._support: what C calls in Python */
 
 /* A free list of Python objects of one type: linked through ob_type's place, so not tracked and
@@ -122,10 +123,12 @@ struct pacpy_state {
     uint64_t trimmed_ns; /* when the free lists were trimmed last */
     uint64_t next_task_id;
     PyObject *context_snapshot; /* context_snapshot.c: the last one taken, or NULL */
-    bool contexts_are_opaque;   /* likewise: it cannot be shared in this Python */
-    PyObject *last_bridge;      /* the bridge used last, or NULL */
-    PyObject *bridges;          /* loop -> Bridge, a weakref.WeakKeyDictionary, made on first use */
-    PyObject *polled_once;      /* coroutine -> IntoFuture, likewise */
+    PyObject
+        *context_spare; /* likewise: a copy with the same variables, for the next to need one */
+    bool contexts_are_opaque; /* likewise: it cannot be shared in this Python */
+    PyObject *last_bridge;    /* the bridge used last, or NULL */
+    PyObject *bridges;        /* loop -> Bridge, a weakref.WeakKeyDictionary, made on first use */
+    PyObject *polled_once;    /* coroutine -> IntoFuture, likewise */
 };
 
 /* The module holds a pointer to its state, and never frees it: when a whole interpreter's garbage

@@ -323,7 +323,7 @@ throw_into(struct pacpy_task *t, PyObject *exc, PyObject **result)
 int
 pacpy_task_own_context(struct pacpy_task *t)
 {
-    PyObject *own = PyContext_Copy(t->context);
+    PyObject *own = pacpy_context_copy(t->completion.st, t->context);
     if (own == NULL) {
         return -1;
     }
@@ -465,7 +465,9 @@ task_future_drop(struct pac_future *future)
     PyObject *op = task_object(t);
     if (t->completion.exception == NULL && t->context != NULL && Py_REFCNT(t->context) == 1) {
         /* Nobody else has it, and no exception handler will run in it. */
-        Py_CLEAR(t->context);
+        PyObject *context = t->context;
+        t->context = NULL;
+        pacpy_context_done(t->completion.st, context);
     }
     if (Py_REFCNT(op) > 1) {
         pacpy_task_track(op);
