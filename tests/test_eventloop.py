@@ -2,6 +2,7 @@
 factory, and on asyncio's own, which says that the test is right."""
 
 import asyncio
+import collections.abc
 import contextlib
 import contextvars
 import logging
@@ -958,6 +959,72 @@ def test_a_future_that_a_timer_finishes_wakes_in_order(run, debug):
         assert with_callback.result() is None and not taken_back.done()
 
     run(main())
+
+
+@loops
+def test_futures_and_tasks_are_awaitable_and_no_iterators(run):
+    class ByHand:
+        def __init__(self, future):
+            self.future = future
+
+        def __await__(self):
+            return (yield from self.future.__await__())
+
+    async def answer():
+        await asyncio.sleep(0)
+        return 42
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        future, task = loop.create_future(), loop.create_task(answer())
+        for waiting in future, task:
+            assert not hasattr(waiting, "__next__")
+            assert isinstance(waiting, collections.abc.Awaitable)
+            assert not isinstance(waiting, collections.abc.Iterator)
+            assert not asyncio.iscoroutine(waiting)
+            for iterator in iter(waiting), waiting.__await__():
+                assert iterator is not waiting
+                with pytest.raises(ZeroDivisionError):
+                    iterator.throw(ZeroDivisionError())
+                iterator.close()
+        iterator = iter(future)
+        assert iterator.send(None) is future and future._asyncio_future_blocking
+        future._asyncio_future_blocking = False
+        waiters = []
+        for wait in (ByHand, asyncio.shield, lambda future: future) * 2:
+
+            async def waiter(wait=wait):
+                return await wait(future)
+
+            waiters.append(loop.create_task(waiter()))
+        await asyncio.sleep(0)
+        assert [await ByHand(task), await task, await task] == [42] * 3
+        future.set_result((1, 2))
+        assert await asyncio.gather(*waiters) == [(1, 2)] * 6
+        with pytest.raises(StopIteration) as stopped:
+            iter(future).send(None)
+        assert stopped.value.value == (1, 2)
+
+    run(main())
+
+
+def test_tasks_of_a_subclass_are_awaited():
+    class Plain(pyasync_c.Task):
+        pass
+
+    class Own(pyasync_c.Task):
+        def __await__(self):
+            return ("own", (yield from super().__await__()))
+
+    async def answer():
+        await asyncio.sleep(0)
+        return 42
+
+    async def main():
+        assert await Plain(answer()) == 42
+        assert await Own(answer()) == ("own", 42)
+
+    pyasync_c.run(main())
 
 
 def test_handles_are_not_made_by_hand():

@@ -57,7 +57,9 @@ static PyType_Slot AsyncioFuture_slots[] = {
     {Py_tp_dealloc, AsyncioFuture_dealloc},
     {Py_tp_repr, AsyncioFuture_repr},
     {Py_tp_iter, pacpy_future_iter},
-    {Py_am_await, pacpy_future_iter},
+    {Py_tp_iternext, pacpy_completion_next},
+    {Py_am_await, pacpy_completion_await},
+    {Py_am_send, pacpy_completion_send},
     {Py_tp_methods, pacpy_completion_methods},
     {Py_tp_getset, pacpy_completion_getset},
     {0, NULL},
@@ -102,5 +104,5 @@ pacpy_asyncio_future_make_types(struct pacpy_state *st)
     int made = pacpy_make_type(st->module, &AsyncioFuture_spec, (PyTypeObject *)base,
                                &st->AsyncioFuture_type, NULL);
     Py_DECREF(base);
-    return made;
+    return made < 0 ? -1 : pacpy_hide_next(st->AsyncioFuture_type);
 }

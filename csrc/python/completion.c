@@ -553,6 +553,12 @@ completion_make_cancelled_error(PyObject *op, PyObject *Py_UNUSED(ignored))
     return c == NULL ? NULL : pacpy_completion_make_cancelled_error(c);
 }
 
+static PyObject *
+completion_dunder_await(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return pacpy_future_iter(op);
+}
+
 #define FASTCALL(f) (PyCFunction)(void (*)(void)) f
 
 PyMethodDef pacpy_completion_methods[] = {
@@ -575,6 +581,8 @@ PyMethodDef pacpy_completion_methods[] = {
      "True if it has a result, an exception, or was cancelled."},
     {"get_loop", completion_get_loop, METH_NOARGS, "The loop that it belongs to."},
     {"_make_cancelled_error", completion_make_cancelled_error, METH_NOARGS, NULL},
+    {"__await__", completion_dunder_await, METH_NOARGS | METH_COEXIST,
+     "An iterator for `yield from`, with the methods of the await protocol."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
     {NULL},
 };
@@ -745,31 +753,40 @@ pacpy_future_iter(PyObject *op)
     return iter;
 }
 
-/* PYGEN_NEXT: the future itself, for the task to wait for. */
+/* One step of awaiting `op`, which is a completion. PYGEN_NEXT: the future itself, for the task to
+ * wait for. */
 static PySendResult
-FutureIter_am_send(PyObject *op, PyObject *arg, PyObject **result)
+await_step(PyObject *op, PyObject **result)
 {
-    FutureIterObject *self = (FutureIterObject *)op;
-    PyObject *future = self->future;
+    struct pacpy_completion *c = pacpy_completion_of(op);
     *result = NULL;
-    if (future == NULL) {
-        *result = Py_NewRef(Py_None);
-        return PYGEN_RETURN;
-    }
-    struct pacpy_completion *c = pacpy_completion_of(future);
     if (c->outcome == PACPY_PENDING) {
         if (c->blocking) {
             PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
             return PYGEN_ERROR;
         }
         c->blocking = true;
-        *result = Py_NewRef(future);
+        *result = Py_NewRef(op);
         return PYGEN_NEXT;
     }
-    self->future = NULL;
     *result = pacpy_completion_result(c);
-    Py_DECREF(future);
     return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
+}
+
+static PySendResult
+FutureIter_am_send(PyObject *op, PyObject *arg, PyObject **result)
+{
+    FutureIterObject *self = (FutureIterObject *)op;
+    PyObject *future = self->future;
+    if (future == NULL) {
+        *result = Py_NewRef(Py_None);
+        return PYGEN_RETURN;
+    }
+    PySendResult step = await_step(future, result);
+    if (step != PYGEN_NEXT) {
+        Py_CLEAR(self->future);
+    }
+    return step;
 }
 
 static PyObject *
@@ -785,6 +802,43 @@ FutureIter_iternext(PyObject *op)
             break;
     }
     return NULL;
+}
+
+/* The tp_iternext of a completion itself, which the interpreter's `await` calls; see completion.h.
+ * Not for iterating by hand: pacpy_hide_next. */
+PyObject *
+pacpy_completion_next(PyObject *op)
+{
+    PyObject *result;
+    struct pacpy_completion *c = initialised(op);
+    if (c == NULL || await_step(op, &result) == PYGEN_ERROR) {
+        return NULL;
+    }
+    return c->outcome == PACPY_PENDING ? result : pacpy_return_from_await(c->st, result);
+}
+
+PySendResult
+pacpy_completion_send(PyObject *op, PyObject *Py_UNUSED(arg), PyObject **result)
+{
+    *result = NULL;
+    return initialised(op) == NULL ? PYGEN_ERROR : await_step(op, result);
+}
+
+PyObject *
+pacpy_completion_await(PyObject *op)
+{
+    return initialised(op) == NULL ? NULL : Py_NewRef(op);
+}
+
+int
+pacpy_hide_next(PyTypeObject *type)
+{
+    PyObject *dict = type->tp_dict;
+    if (PyDict_DelItemString(dict, "__next__") < 0) {
+        return -1;
+    }
+    PyType_Modified(type);
+    return 0;
 }
 
 static PyObject *

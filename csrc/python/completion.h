@@ -109,8 +109,17 @@ void pacpy_completion_report_unseen(struct pacpy_completion *c, const char *what
 /* A fresh asyncio future of `loop`. */
 PyObject *pacpy_asyncio_future_new(struct pacpy_loop *loop);
 
-/* An awaitable iterator over `op`, which is a completion. */
-PyObject *pacpy_future_iter(PyObject *op); /* tp_iter, am_await */
+/* How it is awaited. The interpreter's own `await` needs only something to iterate, and that is the
+ * completion itself: no object for each await. Whoever awaits by hand (iter(), __await__()) gets an
+ * iterator of its own, with send, throw and close. */
+PyObject *pacpy_future_iter(PyObject *op);      /* tp_iter, and the method __await__ */
+PyObject *pacpy_completion_await(PyObject *op); /* am_await */
+PyObject *pacpy_completion_next(PyObject *op);  /* tp_iternext */
+PySendResult pacpy_completion_send(PyObject *op, PyObject *arg, PyObject **result); /* am_send */
+
+/* Take the `__next__` that tp_iternext has brought out of the type again: to Python a future is no
+ * iterator, as asyncio's is none. 0 or -1. */
+int pacpy_hide_next(PyTypeObject *type);
 
 /* The methods and attributes of asyncio.Future, for both types. */
 extern PyMethodDef pacpy_completion_methods[];

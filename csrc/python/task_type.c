@@ -364,12 +364,20 @@ static PyMethodDef all_methods[METHODS_MAX];
 static PyGetSetDef all_getset[METHODS_MAX];
 
 static PyType_Slot Task_slots[] = {
-    {Py_tp_doc, (void *)Task_doc},    {Py_tp_init, Task_init},
-    {Py_tp_traverse, Task_traverse},  {Py_tp_clear, Task_clear},
-    {Py_tp_finalize, Task_finalize},  {Py_tp_dealloc, Task_dealloc},
-    {Py_tp_repr, Task_repr},          {Py_tp_iter, pacpy_future_iter},
-    {Py_am_await, pacpy_future_iter}, {Py_tp_methods, all_methods},
-    {Py_tp_getset, all_getset},       {0, NULL},
+    {Py_tp_doc, (void *)Task_doc},
+    {Py_tp_init, Task_init},
+    {Py_tp_traverse, Task_traverse},
+    {Py_tp_clear, Task_clear},
+    {Py_tp_finalize, Task_finalize},
+    {Py_tp_dealloc, Task_dealloc},
+    {Py_tp_repr, Task_repr},
+    {Py_tp_iter, pacpy_future_iter},
+    {Py_tp_iternext, pacpy_completion_next},
+    {Py_am_await, pacpy_completion_await},
+    {Py_am_send, pacpy_completion_send},
+    {Py_tp_methods, all_methods},
+    {Py_tp_getset, all_getset},
+    {0, NULL},
 };
 
 static PyType_Spec Task_spec = {
@@ -424,5 +432,5 @@ pacpy_task_make_types(struct pacpy_state *st)
     int made =
         pacpy_make_type(st->module, &Task_spec, (PyTypeObject *)base, &st->Task_type, "Task");
     Py_DECREF(base);
-    return made;
+    return made < 0 ? -1 : pacpy_hide_next(st->Task_type);
 }
