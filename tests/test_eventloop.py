@@ -5,6 +5,8 @@ import asyncio
 import collections.abc
 import contextlib
 import contextvars
+import functools
+import gc
 import logging
 import math
 import os
@@ -14,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 import weakref
 
 import pytest
@@ -880,19 +883,22 @@ def test_handles_show_their_arguments_and_when(run):
 @loops
 def test_each_callback_has_a_context_of_its_own(run):
     variable = contextvars.ContextVar("variable", default=0)
-    seen, kept = [], []
+    seen, kept, gone, alive = [], [], [], []
+
+    class Value:
+        pass
 
     def look(handles):
         context = handles.pop()._context
         seen.append(variable.get())
+        alive.extend(ref() for ref in gone if ref() is not None)
         if len(seen) % 3 == 0:
-            variable.set(len(seen))
+            variable.set(value := Value())
+            gone.append(weakref.ref(value))
         if len(seen) % 3 == 1:
             kept.append(context)
         if len(seen) % 3 == 2:
             gone.append(weakref.ref(context))
-
-    gone = []
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -902,7 +908,7 @@ def test_each_callback_has_a_context_of_its_own(run):
         while len(seen) < 12:
             await asyncio.sleep(0)
         assert seen == [0] * 12
-        assert [ref() for ref in gone] == [None] * 4
+        assert alive == [] and [ref() for ref in gone] == [None] * 8
         assert len({id(context) for context in kept}) == 4
         for i, context in enumerate(kept):
             context.run(variable.set, i)
@@ -1025,6 +1031,53 @@ def test_tasks_of_a_subclass_are_awaited():
         assert await Own(answer()) == ("own", 42)
 
     pyasync_c.run(main())
+
+
+def test_handles_in_cycles_are_collected():
+    class Holder:
+        def __call__(self):
+            pass
+
+    def hold(call):
+        holder = Holder()
+        holder.handle = call(holder)
+        gone.append(weakref.ref(holder))
+        return holder
+
+    gone = []
+    variable = contextvars.ContextVar("variable")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        hold(loop.call_soon)
+        hold(functools.partial(loop.call_later, 0))
+        hold(functools.partial(loop.call_later, math.inf))
+        for arm in loop.call_soon, functools.partial(loop.call_later, 60):
+            # The callback goes; what was set in the context goes round.
+            context = contextvars.copy_context()
+            holder = hold(functools.partial(arm, context=context))
+            context.run(variable.set, holder)
+            holder.handle.cancel()
+            del holder, context
+        await asyncio.sleep(0.01)
+        gc.collect()
+        assert [ref() for ref in gone] == [None] * 5
+        for call in loop.call_soon, functools.partial(loop.call_later, 60):
+            holder = hold(call)
+            holder.loop = loop
+            del holder
+        gone.append(weakref.ref(loop))
+        loop.stop()
+
+    loop = pyasync_c.new_event_loop()
+    task = loop.create_task(main())
+    loop.run_forever()
+    task.result()
+    del task, loop
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    assert [ref() for ref in gone] == [None] * 8
 
 
 def test_handles_are_not_made_by_hand():

@@ -62,6 +62,27 @@ handle_flags(PyObject *op)
     return &handle_of(op)->timer.flags;
 }
 
+/* ---- the garbage collector ------------------------------------------------------------------ */
+
+static inline void
+track(PyObject *op)
+{
+    if (!PyObject_GC_IsTracked(op)) {
+        PyObject_GC_Track(op);
+    }
+}
+
+/* The loop lets go of `op`: give up its reference. As with tasks (pacpy_task_track), a handle that
+ * a running loop holds cannot be garbage, so the collector has to know of it only from now on. */
+static inline void
+let_go(PyObject *op)
+{
+    if (Py_REFCNT(op) > 1) {
+        track(op);
+    }
+    Py_DECREF(op);
+}
+
 /* ---- what is made when it is asked for ------------------------------------------------------ */
 
 static PyObject *
@@ -139,7 +160,7 @@ report_callback(LoopObject *loop, PyObject *handle)
 
 /* If the callback is _set_result_unless_cancelled(future, None), by which asyncio.sleep() ends: do
  * that without a call of Python. It has had its turn in the queue, so what it wakes comes where it
- * would come; and if nothing but tasks of ours wait for the future, nothing runs in the context.
+ * would come; and nothing of it runs in the handle's context, as a future's callbacks have theirs.
  * False: it has to be called, as it is something else, is going to raise, or is to be timed. */
 static inline bool
 set_future(LoopObject *loop, PyObject *op)
@@ -149,7 +170,7 @@ set_future(LoopObject *loop, PyObject *op)
         return false;
     }
     struct pacpy_completion *c = pacpy_completion_of(SLOT(op, args));
-    if (c->outcome == PACPY_FINISHED || !pacpy_completion_only_wakes_tasks(c)) {
+    if (c->outcome == PACPY_FINISHED) {
         return false;
     }
     pacpy_completion_set_result(c, Py_None); /* nothing, if it was cancelled */
@@ -210,7 +231,7 @@ handle_run(struct pac_runnable *r)
     PyObject *op = handle_object(PAC_CONTAINER_OF(r, struct handle, runnable));
     LoopObject *loop = handle_loop(op);
     if (SLOT(op, cancelled) != Py_False || SLOT(op, callback) == NULL) {
-        Py_DECREF(op);
+        let_go(op);
         return;
     }
     uint64_t began_ns = PAC_UNLIKELY(loop->debug) ? pac_clock_ns() : 0;
@@ -221,14 +242,14 @@ handle_run(struct pac_runnable *r)
     if (PAC_UNLIKELY(began_ns != 0)) {
         pacpy_loop_note_duration(loop, began_ns, op);
     }
-    Py_DECREF(op);
+    let_go(op);
     Py_DECREF(loop);
 }
 
 static void
 handle_discard(struct pac_runnable *r)
 {
-    Py_DECREF(handle_object(PAC_CONTAINER_OF(r, struct handle, runnable)));
+    let_go(handle_object(PAC_CONTAINER_OF(r, struct handle, runnable)));
 }
 
 static const struct pac_runnable_vtable handle_vtable = {
@@ -268,6 +289,32 @@ pacpy_handle_visit_runnable(struct pac_runnable *r, visitproc visit, void *arg)
         Py_VISIT(a->handle);
     }
     return 0;
+}
+
+static void
+track_timers(struct pac_list *timers)
+{
+    for (struct pac_list_node *n = timers->head.next; n != &timers->head; n = n->next) {
+        struct pac_timer *timer = PAC_LIST_ENTRY(n, struct pac_timer, node);
+        if (timer->fire == handle_fire) {
+            track(handle_object(PAC_CONTAINER_OF(timer, struct handle, timer)));
+        }
+    }
+}
+
+void
+pacpy_handle_track_all(LoopObject *loop)
+{
+    struct pac_wheel *w = &loop->executor->wheel;
+    for (struct pac_runnable *r = loop->executor->scheduler.ready.first; r != NULL; r = r->next) {
+        if (r->vtable == &handle_vtable) {
+            track(handle_object(PAC_CONTAINER_OF(r, struct handle, runnable)));
+        }
+    }
+    for (unsigned i = 0; w->count > 0 && i < PAC_WHEEL_LEVELS * PAC_WHEEL_SLOTS; i++) {
+        track_timers(&w->slots[i / PAC_WHEEL_SLOTS][i % PAC_WHEEL_SLOTS]);
+    }
+    track_timers(&w->immediate);
 }
 
 int
@@ -330,7 +377,9 @@ handle_new(LoopObject *loop, struct pacpy_freelist *list, PyTypeObject *type, Py
         SLOT(op, when) = NULL;
         SLOT(op, scheduled) = Py_NewRef(Py_True);
     }
-    PyObject_GC_Track(op);
+    if (pacpy_running_loop != loop) {
+        PyObject_GC_Track(op);
+    }
     if (PAC_UNLIKELY(loop->debug)) {
         Py_SETREF(SLOT(op, source_traceback), PyObject_CallNoArgs(st->asyncio_extract_stack));
         if (SLOT(op, source_traceback) == NULL) {
@@ -389,12 +438,12 @@ pacpy_handle_at(LoopObject *loop, uint64_t deadline_ns, PyObject *when, PyObject
         return NULL;
     }
     SLOT(op, when) = Py_XNewRef(when);
-    if (deadline_ns != PAC_NEVER) {
+    pac_wheel_insert(&loop->executor->wheel, &handle_of(op)->timer, deadline_ns);
+    if (pac_timer_is_armed(&handle_of(op)->timer)) {
         Py_INCREF(op);
-        pac_wheel_insert(&loop->executor->wheel, &handle_of(op)->timer, deadline_ns);
-        if (!pac_timer_is_armed(&handle_of(op)->timer)) {
-            Py_DECREF(op);
-        }
+    }
+    else {
+        track(op); /* in infinity: the loop does not hold it */
     }
     return op;
 }
@@ -542,6 +591,9 @@ disarm(PyObject *op)
     if (pac_timer_is_armed(&h->timer) && loop->executor != NULL) {
         pac_wheel_remove(&loop->executor->wheel, &h->timer);
         Py_DECREF(op); /* the caller holds another */
+        if (Py_REFCNT(op) > 2) {
+            track(op); /* and so does somebody else than who calls that */
+        }
     }
 }
 

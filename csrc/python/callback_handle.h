@@ -33,4 +33,7 @@ void pacpy_adopted_leave_place(struct pacpy_adopted *a);
 int pacpy_handle_visit_runnable(struct pac_runnable *r, visitproc visit, void *arg);
 int pacpy_handle_visit_timer(struct pac_timer *timer, visitproc visit, void *arg);
 
+/* The run is over: the collector has to know of every handle that is queued or armed. */
+void pacpy_handle_track_all(LoopObject *loop);
+
 #endif

@@ -193,17 +193,6 @@ pacpy_completion_result(struct pacpy_completion *c)
     return NULL;
 }
 
-bool
-pacpy_completion_only_wakes_tasks(struct pacpy_completion *c)
-{
-    for (struct pac_list_node *n = c->listeners.head.next; n != &c->listeners.head; n = n->next) {
-        if (PAC_LIST_ENTRY(n, struct pacpy_listener, node)->kind != PACPY_LISTEN_TASK) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* ---- memory --------------------------------------------------------------------------------- */
 
 int

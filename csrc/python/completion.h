@@ -96,9 +96,6 @@ pacpy_completion_listen(struct pacpy_completion *c, struct pacpy_listener *l)
     pac_list_push_back(&c->listeners, &l->node);
 }
 
-/* Is nobody told of the end but tasks of ours? */
-bool pacpy_completion_only_wakes_tasks(struct pacpy_completion *c);
-
 /* For the types' own slots. */
 int pacpy_completion_traverse(struct pacpy_completion *c, visitproc visit, void *arg);
 void pacpy_completion_clear(struct pacpy_completion *c);

@@ -415,6 +415,7 @@ Loop_run(PyObject *op, PyObject *Py_UNUSED(ignored))
     pacpy_frame_top = outer_frame;
     pacpy_running_loop = outer;
     track_tasks(loop);
+    pacpy_handle_track_all(loop);
     if (pacpy_loop_leave_task(loop) < 0) {
         return NULL;
     }
