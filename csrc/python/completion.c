@@ -37,8 +37,7 @@ pacpy_completion_init(struct pacpy_completion *c, struct pacpy_state *st, LoopOb
 {
     c->st = st;
     c->loop = (LoopObject *)Py_NewRef(loop);
-    c->result = c->exception = c->exception_traceback = NULL;
-    c->cancel_message = c->cancelled_exception = c->source_traceback = NULL;
+    c->result = c->exception = c->cancel_message = c->source_traceback = NULL;
     pac_list_init(&c->listeners);
     c->outcome = PACPY_PENDING;
     c->blocking = c->log_traceback = false;
@@ -131,7 +130,7 @@ pacpy_completion_set_exception(struct pacpy_completion *c, PyObject *exception)
         return false;
     }
     c->exception = Py_NewRef(exception);
-    c->exception_traceback = PyException_GetTraceback(exception);
+    c->result = PyException_GetTraceback(exception);
     c->log_traceback = true;
     finish(c, PACPY_FINISHED);
     return true;
@@ -152,9 +151,9 @@ pacpy_completion_cancel(struct pacpy_completion *c, PyObject *message)
 PyObject *
 pacpy_completion_make_cancelled_error(struct pacpy_completion *c)
 {
-    if (c->cancelled_exception != NULL) {
-        PyObject *exc = c->cancelled_exception;
-        c->cancelled_exception = NULL;
+    if (c->outcome == PACPY_CANCELLED && c->exception != NULL) {
+        PyObject *exc = c->exception;
+        c->exception = NULL;
         return exc;
     }
     if (c->cancel_message == NULL || c->cancel_message == Py_None) {
@@ -185,7 +184,7 @@ pacpy_completion_result(struct pacpy_completion *c)
         return Py_NewRef(c->result);
     }
     PyObject *exc = c->exception;
-    PyObject *traceback = c->exception_traceback == NULL ? Py_None : c->exception_traceback;
+    PyObject *traceback = c->result == NULL ? Py_None : c->result;
     if (PyException_SetTraceback(exc, traceback) < 0) {
         return NULL;
     }
@@ -204,9 +203,7 @@ pacpy_completion_traverse(struct pacpy_completion *c, visitproc visit, void *arg
     Py_VISIT(c->loop);
     Py_VISIT(c->result);
     Py_VISIT(c->exception);
-    Py_VISIT(c->exception_traceback);
     Py_VISIT(c->cancel_message);
-    Py_VISIT(c->cancelled_exception);
     Py_VISIT(c->source_traceback);
     for (struct pac_list_node *n = c->listeners.head.next; n != &c->listeners.head; n = n->next) {
         struct pacpy_listener *l = PAC_LIST_ENTRY(n, struct pacpy_listener, node);
@@ -233,9 +230,7 @@ pacpy_completion_clear(struct pacpy_completion *c)
     }
     Py_CLEAR(c->result);
     Py_CLEAR(c->exception);
-    Py_CLEAR(c->exception_traceback);
     Py_CLEAR(c->cancel_message);
-    Py_CLEAR(c->cancelled_exception);
     Py_CLEAR(c->source_traceback);
     Py_CLEAR(c->loop);
 }
@@ -651,13 +646,15 @@ get_callbacks(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 get_result(PyObject *op, void *Py_UNUSED(closure))
 {
-    return or_none(pacpy_completion_of(op)->result);
+    struct pacpy_completion *c = pacpy_completion_of(op);
+    return or_none(c->exception == NULL ? c->result : NULL);
 }
 
 static PyObject *
 get_exception(PyObject *op, void *Py_UNUSED(closure))
 {
-    return or_none(pacpy_completion_of(op)->exception);
+    struct pacpy_completion *c = pacpy_completion_of(op);
+    return or_none(pacpy_completion_failed(c) ? c->exception : NULL);
 }
 
 static PyObject *

@@ -38,18 +38,25 @@ enum pacpy_outcome { PACPY_PENDING, PACPY_CANCELLED, PACPY_FINISHED };
 
 struct pacpy_completion {
     struct pacpy_state *st;
-    struct pacpy_loop *loop;       /* strong; NULL: not initialised */
-    PyObject *result;              /* FINISHED without exception */
-    PyObject *exception;           /* FINISHED with one */
-    PyObject *exception_traceback; /* as it was when set: raising it again does not make it grow */
+    struct pacpy_loop *loop; /* strong; NULL: not initialised */
+    PyObject *result;    /* FINISHED; with an exception: its traceback as it was when set, so that
+                            raising it again does not make that grow */
+    PyObject *exception; /* FINISHED: with this one, or NULL; CANCELLED: the CancelledError that
+                            ended it, which result() raises once, or NULL */
     PyObject *cancel_message;
-    PyObject *cancelled_exception; /* the CancelledError that ended it, raised once by result() */
-    PyObject *source_traceback;    /* debug mode */
+    PyObject *source_traceback; /* debug mode */
     struct pac_list listeners;
     uint8_t outcome;    /* enum pacpy_outcome */
     bool blocking;      /* _asyncio_future_blocking */
     bool log_traceback; /* an exception that nobody has seen */
 };
+
+/* Has it ended with an exception that is no cancellation? */
+static inline bool
+pacpy_completion_failed(const struct pacpy_completion *c)
+{
+    return c->outcome == PACPY_FINISHED && c->exception != NULL;
+}
 
 /* Where our state begins in a Task or AsyncioFuture: the size of asyncio.Task's own, the same for
  * both types, and for all interpreters of the process. */

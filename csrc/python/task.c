@@ -274,7 +274,7 @@ finish_with_exception(struct pacpy_task *t)
     PyObject *exc = PyErr_GetRaisedException();
     if (PyErr_GivenExceptionMatches(exc, c->st->asyncio_CancelledError)) {
         /* The very exception is raised again where the task is awaited. */
-        Py_XSETREF(c->cancelled_exception, exc);
+        c->exception = exc;
         pacpy_completion_cancel(c, c->cancel_message);
         return;
     }
@@ -463,7 +463,8 @@ task_future_drop(struct pac_future *future)
         pac_task_unref(core);
     }
     PyObject *op = task_object(t);
-    if (t->completion.exception == NULL && t->context != NULL && Py_REFCNT(t->context) == 1) {
+    if (!pacpy_completion_failed(&t->completion) && t->context != NULL &&
+        Py_REFCNT(t->context) == 1) {
         /* Nobody else has it, and no exception handler will run in it. */
         PyObject *context = t->context;
         t->context = NULL;
