@@ -8,6 +8,8 @@ import random
 import sys
 import threading
 import time
+import warnings
+import weakref
 
 import pytest
 from helpers import (
@@ -816,6 +818,35 @@ def test_closed_while_a_task_waits_for_a_notification(name, first):
         notify.notify_one()
     # Handed on by the waiter that is no more, or never taken by it.
     assert repr(notify) == "<Notify waiters=0 permit=yes>"
+
+
+@endless("make")
+def test_our_loop_given_up_with_a_task_of_asyncios_own(make):
+    """Neither closed nor run to the end: garbage, with the task and what it waits for."""
+
+    class Held:
+        pass
+
+    async def make_and_wait(held):
+        await make()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        held = Held()
+        task = asyncio.Task(make_and_wait(held), loop=loop)
+        await settle()
+        assert not task.done()
+        return [weakref.ref(thing) for thing in (loop, task, held)]
+
+    with ignore_never_awaited(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop = pyasync_c.new_event_loop()
+        loop.set_exception_handler(lambda loop, context: None)  # "Task was destroyed"
+        refs = loop.run_until_complete(main())
+        collect()
+        del loop
+        collect()
+    assert [ref() for ref in refs] == [None] * 3
 
 
 @pytest.mark.parametrize("name", LOOPS)

@@ -19,6 +19,10 @@
  * them. */
 PyObject *pacpy_bridge_iternext(FutureObject *f);
 
+/* For the tp_traverse of a loop of ours: visit what `task`, one of its executor's, keeps alive if it
+ * is a wait. */
+int pacpy_bridge_visit_wait(struct pac_task *task, visitproc visit, void *arg);
+
 /* End the wait of `f` (f->wait), if any: nothing points to it afterwards. On the loop's thread. */
 void pacpy_bridge_end_wait(FutureObject *f);
 

@@ -86,6 +86,16 @@ wait_drop(struct pac_future *f)
 
 static const struct pac_future_vtable wait_vtable = {.poll = wait_poll, .drop = wait_drop};
 
+int
+pacpy_bridge_visit_wait(struct pac_task *task, visitproc visit, void *arg)
+{
+    struct pac_future *f = task->future;
+    if (f != NULL && f->vtable == &wait_vtable) {
+        Py_VISIT(PAC_CONTAINER_OF(f, struct pacpy_wait, future)->asyncio_future);
+    }
+    return 0;
+}
+
 /* A wait on `ex`, which is b's or own_loop's; NULL and an exception. */
 static struct pacpy_wait *
 wait_new(struct pac_executor *ex, BridgeObject *b, LoopObject *own_loop)

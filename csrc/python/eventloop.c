@@ -2,6 +2,7 @@
 #include "eventloop.h"
 
 #include "args.h"
+#include "bridge.h"
 #include "callback_handle.h"
 #include "loop_sources.h"
 #include "task.h"
@@ -621,7 +622,12 @@ visit_executor(struct pac_executor *ex, visitproc visit, void *arg)
 {
     int stop = 0;
     for (struct pac_list_node *n = ex->owned.head.next; n != &ex->owned.head; n = n->next) {
-        Py_VISIT(pacpy_task_object_of_core(PAC_LIST_ENTRY(n, struct pac_task, owned)));
+        struct pac_task *task = PAC_LIST_ENTRY(n, struct pac_task, owned);
+        Py_VISIT(pacpy_task_object_of_core(task));
+        stop = pacpy_bridge_visit_wait(task, visit, arg);
+        if (stop != 0) {
+            return stop;
+        }
     }
     struct pac_runnable *r = ex->scheduler.ready.first;
     while (r != NULL && stop == 0) {
