@@ -75,6 +75,9 @@ pacpy_completion_object(struct pacpy_completion *c)
     return (PyObject *)((char *)c - pacpy_completion_offset);
 }
 
+/* Of an object whose __init__ has run; NULL and RuntimeError. */
+struct pacpy_completion *pacpy_completion_initialised(PyObject *op);
+
 /* Is `op` a Task or an asyncio future of ours (or of a subclass)? */
 bool pacpy_is_completion(struct pacpy_state *st, PyObject *op);
 
