@@ -6,7 +6,17 @@ would write, with nothing between the program and the library.
 
 import asyncio
 import threading
-from asyncio import Event, Task, create_task, gather, get_running_loop, sleep, timeout
+from asyncio import (
+    Event,
+    Lock,
+    Queue,
+    Task,
+    create_task,
+    gather,
+    get_running_loop,
+    sleep,
+    timeout,
+)
 
 from .stopwatch import Spent, Stopwatch
 
@@ -14,6 +24,8 @@ YIELDING_TASKS = 1000
 SLEEP_MS_MAX = 100
 CALLBACKS = 500
 GATHERED = 100
+LOCK_TASKS = 10
+QUEUE_SIZE = 128
 
 
 async def nothing() -> None:
@@ -81,8 +93,7 @@ async def sleep_many(n: int) -> Spent:
     tasks = [create_task(sleep((1 + i % SLEEP_MS_MAX) / 1000)) for i in range(n)]
     for task in tasks:
         await task
-    wall, cpu = watch.stop()
-    return Spent(wall - SLEEP_MS_MAX / 1000, cpu)
+    return watch.stop().without(SLEEP_MS_MAX / 1000)
 
 
 async def timeout_yield(n: int) -> Spent:
@@ -91,6 +102,38 @@ async def timeout_yield(n: int) -> Spent:
         async with timeout(10):
             await sleep(0)
     return watch.stop()
+
+
+async def lock_turns(n: int) -> Spent:
+    """Whoever has the lock lets the others run once, so that all of them wait for it."""
+    lock = Lock()
+
+    async def take_turns() -> None:
+        for _ in range(n // LOCK_TASKS):
+            async with lock:
+                await sleep(0)
+
+    tasks = [create_task(take_turns()) for _ in range(LOCK_TASKS)]
+    watch = Stopwatch()
+    for task in tasks:
+        await task
+    return watch.stop()
+
+
+async def queue(n: int) -> Spent:
+    messages: Queue[int] = Queue(QUEUE_SIZE)
+
+    async def produce() -> None:
+        for i in range(n):
+            await messages.put(i)
+
+    task = create_task(produce())
+    watch = Stopwatch()
+    for _ in range(n):
+        await messages.get()
+    spent = watch.stop()
+    await task
+    return spent
 
 
 # What only asyncio's interface has

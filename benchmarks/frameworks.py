@@ -66,7 +66,7 @@ _ALL = [
     Framework("pyasync_c", "pyasync_c", "native", "pyasync_c"),
     Framework(
         "pyasync_c-asyncio",
-        "pyasync_c, asyncio's names",
+        "pyasync_c loop, asyncio code",
         "asyncio",
         "pyasync_c",
         "pyasync_c:new_event_loop",

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from .frameworks import FRAMEWORKS
 from .shapes import FLOOR_SHAPES, SHAPES, Shape
+from .stopwatch import Spent
 
 REPLY_SECONDS_MAX = 120.0
 OPERATIONS_MAX = 100_000_000
@@ -92,6 +93,9 @@ class Sample(NamedTuple):
 
     wall_ns: float
     cpu_ns: float
+    p50_ns: float | None = None
+    p99_ns: float | None = None
+    """How long single operations took, where each was timed."""
 
 
 @dataclass
@@ -115,6 +119,10 @@ class Result:
     @property
     def cpu_ns(self) -> float:
         return min((sample.cpu_ns for sample in self.samples), default=math.nan)
+
+    @property
+    def best(self) -> Sample | None:
+        return min(self.samples, default=None)
 
 
 @dataclass
@@ -156,6 +164,8 @@ class Report:
                 "best_ns": r.best_ns if r.samples else None,
                 "median_ns": r.median_ns if r.samples else None,
                 "cpu_ns": r.cpu_ns if r.samples else None,
+                "p50_ns": r.best.p50_ns if r.best else None,
+                "p99_ns": r.best.p99_ns if r.best else None,
                 "samples_ns": r.samples,
                 "error": r.error,
             }
@@ -205,10 +215,9 @@ class _Cell:
         self.worker = worker
         self.result = Result(shape.name, framework)
 
-    def _run(self, n: int) -> tuple[float, float]:
+    def _run(self, n: int) -> Spent:
         name, framework = self.shape.name, self.result.framework
-        wall, cpu = self.worker.call("shapes", "run", shape=name, framework=framework, n=n)
-        return wall, cpu
+        return Spent(*self.worker.call("shapes", "run", shape=name, framework=framework, n=n))
 
     def calibrate(self, settings: Settings) -> None:
         """Find out how many operations fill the time; also the warming up."""
@@ -217,15 +226,16 @@ class _Cell:
             self._run(n)
         else:
             n = _round_to(100, self.shape)
-            while (wall := self._run(n)[0]) < settings.seconds / 8 and n < OPERATIONS_MAX:
+            while (wall := self._run(n).wall) < settings.seconds / 8 and n < OPERATIONS_MAX:
                 n = _round_to(n * 8, self.shape)
             n = _round_to(n * settings.seconds / wall, self.shape)
         self.result.operations = n
 
     def measure(self) -> None:
         n = self.result.operations
-        wall, cpu = self._run(n)
-        self.result.samples.append(Sample(wall * 1e9 / n, cpu * 1e9 / n))
+        spent = self._run(n)
+        single = [None if seconds is None else seconds * 1e9 for seconds in spent[2:]]
+        self.result.samples.append(Sample(spent.wall * 1e9 / n, spent.cpu * 1e9 / n, *single))
 
     def attempt(self, step: Callable[[], None]) -> None:
         if self.result.error is None:

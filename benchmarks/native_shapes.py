@@ -69,8 +69,7 @@ async def sleep_many(n: int) -> Spent:
     tasks = [spawn(nap((1 + i % SLEEP_MS_MAX) / 1000)) for i in range(n)]
     for task in tasks:
         await task
-    wall, cpu = watch.stop()
-    return Spent(wall - SLEEP_MS_MAX / 1000, cpu)
+    return watch.stop().without(SLEEP_MS_MAX / 1000)
 
 
 async def timeout_yield(n: int) -> Spent:

@@ -1,8 +1,8 @@
 """What is measured: the shapes that asynchronous programs are made of.
 
 A shape is spelled once in each dialect, as an async function of that name in asyncio_shapes,
-native_shapes or trio_shapes. `run(shape, framework, n)` measures one in this process; the harness
-does it in fresh ones.
+native_shapes or trio_shapes; those of network servers stand in echo. `run(shape, framework, n)`
+measures one in this process; the harness does it in fresh ones.
 """
 
 import gc
@@ -30,9 +30,24 @@ class Shape:
     multiple_of: int = 1
     """The number of operations has to be a multiple of this."""
     dialects: tuple[str, ...] = ("native", "asyncio", "trio")
+    without: tuple[str, ...] = ()
+    """Frameworks that are not asked: they lack it, or it says nothing new about them."""
+    group: str = "tasks"
+    """tasks or echo: one table each."""
+    shows_cpu: bool = False
+    """Whether the processor time stands below the time by the clock."""
 
     def runs_on(self, framework: str) -> bool:
-        return FRAMEWORKS[framework].dialect in self.dialects
+        return FRAMEWORKS[framework].dialect in self.dialects and framework not in self.without
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether it is told as operations per second, not as nanoseconds per operation."""
+        return self.group == "echo"
+
+    @property
+    def unit(self) -> str:
+        return f"{self.operation}s per second" if self.is_rate else f"ns per {self.operation}"
 
     def target_of(self, framework: str) -> float | None:
         """How many times as fast as asyncio it has to be there; None where nothing was promised."""
@@ -42,6 +57,24 @@ class Shape:
 
 
 _ONLY_ASYNCIO = ("asyncio",)
+_NOT_NATIVE = ("asyncio", "trio")
+
+
+def _echo(name: str, title: str, *lacking: str) -> list[Shape]:
+    """A server that sends back what it gets, for short messages and for long ones."""
+    return [
+        Shape(
+            f"echo_{name}_{kib}k",
+            f"{title}, {kib} KiB",
+            "request",
+            dialects=_ONLY_ASYNCIO,
+            without=("asyncio-eager", *lacking),
+            group="echo",
+            shows_cpu=True,
+        )
+        for kib in (1, 100)
+    ]
+
 
 _ALL = [
     Shape("yield_one", "one task yields", "yield", 15, 6),
@@ -49,14 +82,31 @@ _ALL = [
     Shape("spawn_await", "spawn one, await it", "task", 10, 9),
     Shape("spawn_many", "spawn 50 000, await all", "task", 8, operations=50_000),
     Shape("ping_pong", "two tasks hand over", "round trip", 16, 3.5),
-    Shape("sleep_many", "50 000 asleep 1–100 ms", "timer, beyond 100 ms", 15, 5, operations=50_000),
+    Shape(
+        "sleep_many",
+        "50 000 asleep 1–100 ms",
+        "timer, beyond 100 ms",
+        *(15, 5),
+        operations=50_000,
+        shows_cpu=True,
+    ),
     Shape("timeout_yield", "timeout around a yield", "timeout", 7, 2.5),
+    Shape("lock_turns", "10 tasks at one lock", "turn", multiple_of=10, dialects=_NOT_NATIVE),
+    Shape("queue", "queue of 128, one to one", "message", dialects=_NOT_NATIVE),
     Shape("gather_many", "gather of 100", "task", None, 3, None, 100, _ONLY_ASYNCIO),
     Shape("call_soon", "call_soon, 500 at a time", "callback", None, 5, None, 500, _ONLY_ASYNCIO),
     Shape("call_later", "call_later and cancel", "timer", None, 10, dialects=_ONLY_ASYNCIO),
     Shape("threadsafe", "call_soon_threadsafe", "callback", None, 14, dialects=_ONLY_ASYNCIO),
+    *_echo("streams", "TCP, streams"),
+    *_echo("protocol", "TCP, a protocol"),
+    *_echo("unix", "Unix socket, streams", "rloop"),
+    *_echo("sock", "TCP, loop.sock_*"),
 ]
 
+GROUPS = {
+    "tasks": "tasks, timers and callbacks",
+    "echo": "echo servers, asked by another process over 8 connections",
+}
 SHAPES = {shape.name: shape for shape in _ALL}
 FLOOR_SHAPES = frozenset({"yield_one", "yield_many"})
 FLOOR_TARGET = 2
@@ -66,7 +116,8 @@ FLOOR_TARGET = 2
 def run(shape: str, framework: str, n: int) -> Spent:
     """Measure `n` operations of a shape in this process, in a loop made for it."""
     chosen = FRAMEWORKS[framework]
-    module = importlib.import_module(f".{chosen.dialect}_shapes", __package__)
+    spelled_in = "echo" if SHAPES[shape].group == "echo" else f"{chosen.dialect}_shapes"
+    module = importlib.import_module(f".{spelled_in}", __package__)
     gc.collect()
     spent: Spent = chosen.run(getattr(module, shape), n)
     return spent

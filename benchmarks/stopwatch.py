@@ -9,6 +9,13 @@ class Spent(NamedTuple):
 
     wall: float
     cpu: float
+    p50: float | None = None
+    p99: float | None = None
+    """Where each operation was timed: what half of them, and 99 of a hundred, took at the most."""
+
+    def without(self, seconds: float) -> "Spent":
+        """The same, where so long on the wall is nobody's cost."""
+        return self._replace(wall=self.wall - seconds)
 
 
 class Stopwatch:

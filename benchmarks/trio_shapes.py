@@ -4,10 +4,10 @@ A trio task cannot be awaited and its Event cannot be cleared, so leaving a nurs
 awaiting what was spawned, and each handing over takes a new Event.
 """
 
-from trio import Event, fail_after, open_nursery, sleep
+from trio import Event, Lock, fail_after, open_memory_channel, open_nursery, sleep
 from trio.lowlevel import checkpoint
 
-from .asyncio_shapes import SLEEP_MS_MAX, YIELDING_TASKS, nothing
+from .asyncio_shapes import LOCK_TASKS, QUEUE_SIZE, SLEEP_MS_MAX, YIELDING_TASKS, nothing
 from .stopwatch import Spent, Stopwatch
 
 
@@ -73,8 +73,7 @@ async def sleep_many(n: int) -> Spent:
     async with open_nursery() as nursery:
         for i in range(n):
             nursery.start_soon(sleep, (1 + i % SLEEP_MS_MAX) / 1000)
-    wall, cpu = watch.stop()
-    return Spent(wall - SLEEP_MS_MAX / 1000, cpu)
+    return watch.stop().without(SLEEP_MS_MAX / 1000)
 
 
 async def timeout_yield(n: int) -> Spent:
@@ -83,3 +82,33 @@ async def timeout_yield(n: int) -> Spent:
         with fail_after(10):
             await checkpoint()
     return watch.stop()
+
+
+async def lock_turns(n: int) -> Spent:
+    lock = Lock()
+
+    async def take_turns() -> None:
+        for _ in range(n // LOCK_TASKS):
+            async with lock:
+                await checkpoint()
+
+    async with open_nursery() as nursery:
+        for _ in range(LOCK_TASKS):
+            nursery.start_soon(take_turns)
+        watch = Stopwatch()
+    return watch.stop()
+
+
+async def queue(n: int) -> Spent:
+    sender, receiver = open_memory_channel[int](QUEUE_SIZE)
+
+    async def produce() -> None:
+        for i in range(n):
+            await sender.send(i)
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(produce)
+        watch = Stopwatch()
+        for _ in range(n):
+            await receiver.receive()
+        return watch.stop()

@@ -57,6 +57,20 @@ def test_bench_measures_and_writes(tmp_path):
     assert json.loads(written.read_text())
 
 
+def test_bench_asks_the_echo_servers(tmp_path):
+    written = tmp_path / "echo.json"
+    shown = call(
+        *("-m", "pyasync_c", "bench", "--quick", "--shapes", "echo"),
+        *("--frameworks", "pyasync_c-asyncio,asyncio", "--json", written),
+    )
+    assert "requests per second" in shown
+    for result in json.loads(written.read_text())["results"]:
+        assert result["error"] is None
+        assert 0 < result["p50_ns"] <= result["p99_ns"]
+    only = call("-m", "pyasync_c", "bench", "--load", written, "--shapes", "echo_unix_1k")
+    assert "Unix" in only and "TCP" not in only
+
+
 def test_bench_refuses_an_unknown_shape():
     call("-m", "pyasync_c", "bench", "--shapes", "nonsense", code=2)
 

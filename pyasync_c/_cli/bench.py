@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Measure what asynchronous programs are made of, on this runtime and on others.
 
-Each figure is the best of some rounds, in nanoseconds per operation, with how many times as
-fast as asyncio that is below it. Frameworks that are not installed are left out."""
+Each figure is the best of some rounds, in nanoseconds per operation or in requests per second,
+with how many times as fast as asyncio that is below it. pyasync_c is a program in this package's
+own names; pyasync_c-asyncio is an unmodified asyncio program on pyasync_c.new_event_loop, the same
+code as on asyncio, uvloop and rloop. Frameworks that are not installed are left out."""
 
 
 def names(text: str) -> list[str]:
@@ -30,7 +32,12 @@ def add_command(commands: Any) -> None:
     )
     add = parser.add_argument
     add("--list", action="store_true", help="show the shapes and frameworks there are, and exit")
-    add("--shapes", type=names, metavar="A,B", help="what to measure (default: everything)")
+    add(
+        "--shapes",
+        type=names,
+        metavar="A,B",
+        help="what to measure: shapes, or the groups tasks and echo (default: everything)",
+    )
     add("--frameworks", type=names, metavar="A,B", help="on whom (default: all installed ones)")
     add("--quick", action="store_true", help="one short round: does it work?")
     add("--rounds", type=int, metavar="N", help="measurements of each (default: 5)")
@@ -41,7 +48,7 @@ def add_command(commands: Any) -> None:
         "--load",
         type=Path,
         metavar="FILE",
-        help="measure nothing: show what an earlier --json has written",
+        help="measure nothing: show what an earlier --json has written, or --shapes of it",
     )
     parser.set_defaults(command=command, parser=parser)
 
@@ -62,7 +69,7 @@ def command(args: argparse.Namespace) -> int:
     for path in (args.json, args.plot):
         if path is not None and not path.absolute().parent.is_dir():
             parser.error(f"there is no folder {path.parent} to write {path.name} to")
-    found = load(parser, args.load) if args.load is not None else measure(parser, args)
+    found = load(parser, args) if args.load is not None else measure(parser, args)
     if found is None:
         return 130
     report.show(found)
@@ -75,13 +82,16 @@ def command(args: argparse.Namespace) -> int:
     return 1 if any(result.error is not None for result in found.results) else 0
 
 
-def load(parser: argparse.ArgumentParser, path: Path) -> "Report":
+def load(parser: argparse.ArgumentParser, args: argparse.Namespace) -> "Report":
     from pyasync_c._benchmarks.harness import Report
 
     try:
-        return Report.from_json(json.loads(path.read_text()))
+        found = Report.from_json(json.loads(args.load.read_text()))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        parser.error(f"cannot load {path}: {error}")
+        parser.error(f"cannot load {args.load}: {error}")
+    shapes = chosen_shapes(parser, args.shapes)
+    found.results = [result for result in found.results if result.shape in shapes]
+    return found
 
 
 def measure(parser: argparse.ArgumentParser, args: argparse.Namespace) -> "Report | None":
@@ -90,7 +100,8 @@ def measure(parser: argparse.ArgumentParser, args: argparse.Namespace) -> "Repor
 
     from .progress import progress_bar
 
-    shapes, frameworks = chosen(parser, args)
+    shapes = chosen_shapes(parser, args.shapes)
+    frameworks = chosen_frameworks(parser, args.frameworks)
     settings = chosen_settings(parser, args)
     steps = harness.count_steps(shapes, frameworks, settings)
     try:
@@ -101,31 +112,37 @@ def measure(parser: argparse.ArgumentParser, args: argparse.Namespace) -> "Repor
         return None
 
 
-def chosen(
-    parser: argparse.ArgumentParser, args: argparse.Namespace
-) -> tuple[list[str], list[str]]:
-    """What to measure and on whom, in the order of the tables; ends the program if that is odd."""
-    from pyasync_c._benchmarks.frameworks import FRAMEWORKS
-    from pyasync_c._benchmarks.shapes import SHAPES
+def chosen_shapes(parser: argparse.ArgumentParser, asked: list[str] | None) -> list[str]:
+    """What to measure, in the order of the tables; ends the program if that is odd."""
+    from pyasync_c._benchmarks.shapes import GROUPS, SHAPES
 
-    for option, asked, known in (
-        ("--shapes", args.shapes, list(SHAPES)),
-        ("--frameworks", args.frameworks, list(FRAMEWORKS)),
-    ):
-        for name in asked or []:
-            if name not in known:
-                parser.error(f"argument {option}: no {name!r}; there are {', '.join(known)}")
-    for name in args.frameworks or []:
+    check_known(parser, "--shapes", asked, [*GROUPS, *SHAPES])
+    return [
+        name for name, shape in SHAPES.items() if not asked or name in asked or shape.group in asked
+    ]
+
+
+def chosen_frameworks(parser: argparse.ArgumentParser, asked: list[str] | None) -> list[str]:
+    """On whom to measure, in the order of the tables; ends the program if that is odd."""
+    from pyasync_c._benchmarks.frameworks import FRAMEWORKS
+
+    check_known(parser, "--frameworks", asked, list(FRAMEWORKS))
+    for name in asked or []:
         if FRAMEWORKS[name].version() is None:
             parser.error(f"argument --frameworks: {name} cannot run here; see --list")
-    return (
-        [name for name in SHAPES if not args.shapes or name in args.shapes],
-        [
-            name
-            for name, framework in FRAMEWORKS.items()
-            if (name in args.frameworks if args.frameworks else framework.version() is not None)
-        ],
-    )
+    return [
+        name
+        for name, framework in FRAMEWORKS.items()
+        if (name in asked if asked else framework.version() is not None)
+    ]
+
+
+def check_known(
+    parser: argparse.ArgumentParser, option: str, asked: list[str] | None, known: list[str]
+) -> None:
+    for name in asked or []:
+        if name not in known:
+            parser.error(f"argument {option}: no {name!r}; there are {', '.join(known)}")
 
 
 def chosen_settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> "Settings":
@@ -145,12 +162,14 @@ def chosen_settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -
 
 def print_list() -> None:
     from pyasync_c._benchmarks.frameworks import FRAMEWORKS
-    from pyasync_c._benchmarks.shapes import SHAPES
+    from pyasync_c._benchmarks.shapes import GROUPS, SHAPES
 
-    print("shapes")
-    for shape in SHAPES.values():
-        only = "" if len(shape.dialects) > 1 else f", {shape.dialects[0]}'s names only"
-        print(f"  {shape.name:<18} {shape.title} (ns per {shape.operation}{only})")
+    for group, about in GROUPS.items():
+        print(f"{group}: {about}")
+        for shape in SHAPES.values():
+            if shape.group == group:
+                only = "" if len(shape.dialects) > 1 else f", {shape.dialects[0]}'s names only"
+                print(f"  {shape.name:<18} {shape.title} ({shape.unit}{only})")
     print("\nframeworks")
     for framework in FRAMEWORKS.values():
         version = framework.version()

@@ -8,7 +8,7 @@ from pyasync_c._benchmarks.frameworks import BASELINE, FRAMEWORKS
 from pyasync_c._benchmarks.harness import Report, Result
 from pyasync_c._benchmarks.shapes import SHAPES, Shape
 
-from .report import format_ns, format_ratio
+from .report import format_cost, format_ratio
 
 INK = "#1f2933"
 FAINT = "#7b8794"
@@ -20,6 +20,8 @@ COLUMNS_MAX = 3
 BAR_INCHES = 0.27
 PANEL_INCHES = 5.0
 NAMES_INCHES = 1.5
+PANEL_GAP_INCHES = 0.1
+LETTER_INCHES = 0.077
 HEADER_INCHES = 1.3
 GAP_INCHES = 0.62
 FORMATS = (".png", ".svg", ".pdf")
@@ -57,7 +59,9 @@ def bars(report: Report, shape: Shape) -> list[Bar]:
 
 
 def bar(shape: Shape, result: Result, baseline: Result | None) -> Bar:
-    figure = f"{format_ns(result.best_ns)} ns"
+    figure = f"{format_cost(shape, result.best_ns)}{'/s' if shape.is_rate else ' ns'}"
+    if shape.shows_cpu:
+        figure += f", CPU {result.cpu_ns / 1000:.1f} µs"
     if baseline is None or not baseline.samples:
         return Bar(result.framework, 1e9 / result.best_ns, figure, None)
     ratio = baseline.best_ns / result.best_ns
@@ -82,7 +86,9 @@ def draw_panel(axes: Any, shape: Shape, panel: list[Bar], slots: int) -> None:
             # A mark just behind the bar's end would run through the figure.
             end = max(end, bar.target) if bar.target < bar.length + 0.45 * edge else end
         axes.text(end + 0.015 * edge, i, bar.label, ha="left", **style)
-    axes.set_xlim(0, edge * 1.52)
+    label_inches = max(len(bar.label) for bar in panel) * LETTER_INCHES
+    bars_inches = PANEL_INCHES - NAMES_INCHES - PANEL_GAP_INCHES
+    axes.set_xlim(0, edge * bars_inches / (bars_inches - label_inches))
     axes.set_ylim(slots - 0.5, -0.5)
     axes.set_title(shape.title, loc="left", fontsize=11.5, weight="bold", color=INK, pad=6)
     axes.axis("off")
@@ -92,7 +98,9 @@ def subtitle(report: Report, panels: list[list[Bar]]) -> str:
     """Two lines: how to read it, how it was measured."""
     rounds = max(len(result.samples) for result in report.results)
     bars = [bar for panel in panels for bar in panel]
-    reading = ["longer is faster", "behind it the time per operation"]
+    rates = {SHAPES[result.shape].is_rate for result in report.results}
+    operation = {True: "requests per second", False: "time per operation"}
+    reading = ["longer is faster", f"behind it {' or '.join(operation[r] for r in sorted(rates))}"]
     if any(bar.target is not None for bar in bars):
         reading.append("red: our target")
     if any(bar.framework == "pyasync_c-asyncio" for bar in bars):
@@ -135,8 +143,8 @@ def draw(report: Report, path: Path) -> None:
     for line, n in zip(lines, slots, strict=True):
         bottom -= n * BAR_INCHES
         for column, (shape, found) in enumerate(line):
-            left = column * width / columns + NAMES_INCHES
-            right = (column + 1) * width / columns - 0.1
+            left = column * PANEL_INCHES + NAMES_INCHES
+            right = left + PANEL_INCHES - NAMES_INCHES - PANEL_GAP_INCHES
             axes = figure.add_axes(
                 (left / width, bottom / height, (right - left) / width, n * BAR_INCHES / height)
             )
