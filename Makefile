@@ -58,6 +58,11 @@ mutants:  ## plant known mistakes in the core, and see that tests notice each
 stress:  ## ten million wakes from other threads, none of them lost
 	$(PYTHON) tests/run_core.py --mode release --verbose --argument 10000000 stress_wakes
 
+.PHONY: soak
+soak:  ## two hundred thousand connections with faults, and nothing left over
+	PAC_SOAK_CONNECTIONS=$${PAC_SOAK_CONNECTIONS:-200000} $(PYTHON) tests/run.py \
+		-s -o faulthandler_timeout=0 tests/test_soak.py
+
 .PHONY: tutorial
 tutorial:  ## the programs of csrc/tutorial, with what they print
 	$(PYTHON) tests/run_core.py --verbose tutorial
