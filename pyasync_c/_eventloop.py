@@ -30,6 +30,10 @@ class _Keys(Mapping[Any, selectors.SelectorKey]):
     def __len__(self) -> int:
         return len(self._selector._keys)
 
+    def get(self, fileobj: Any, default: Any = None) -> Any:
+        # asyncio asks this for each add_reader; Mapping's would raise and catch a KeyError.
+        return self._selector._keys.get(self._selector._lookup(fileobj), default)
+
     def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:
         return self._selector.get_key(fileobj)
 
@@ -46,6 +50,7 @@ class ReactorSelector(selectors.BaseSelector):
     def __init__(self) -> None:
         self._loop: Any = None
         self._keys: dict[int, selectors.SelectorKey] = {}
+        self._map = _Keys(self)
 
     def attach(self, loop: Any) -> None:
         self._loop = loop
@@ -112,7 +117,7 @@ class ReactorSelector(selectors.BaseSelector):
             raise KeyError(f"{fileobj!r} is not registered") from None
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return _Keys(self)
+        return self._map
 
     def close(self) -> None:
         self._keys.clear()
@@ -145,6 +150,7 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
         wakeup_fd = self._install_wakeup_fd()
         try:
             self._thread_id = threading.get_ident()
+            self._queues_events = self._processes_events_as_asyncio()
             sys.set_asyncgen_hooks(
                 firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
             )
@@ -160,6 +166,12 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
             sys.set_asyncgen_hooks(*hooks)
             if wakeup_fd is not None:
                 signal.set_wakeup_fd(wakeup_fd)
+
+    def _processes_events_as_asyncio(self) -> bool:
+        """Whether C may queue handles itself: nobody has overridden what would be called."""
+        process = getattr(self._process_events, "__func__", None)
+        add = _core.LoopBase._add_callback.__get__(self)
+        return process is asyncio.SelectorEventLoop._process_events and self._add_callback == add
 
     def _run_once(self) -> None:
         """Run what is ready, without waiting for more: for those that drive the loop by hand."""

@@ -637,6 +637,53 @@ def test_a_reader_removed_while_it_is_queued_is_not_called(loop, pair):
     assert len(log) == 1
 
 
+@pytest.mark.parametrize("name", ["_process_events", "_add_callback"])
+@pytest.mark.parametrize("where", ["class", "instance"])
+def test_what_is_overridden_of_the_way_of_an_event_is_called(pair, name, where):
+    one, two = pair
+    seen = []
+
+    def override(self, what):
+        seen.append(what)
+        return getattr(pyasync_c.EventLoop, name)(self, what)
+
+    members = {name: override} if where == "class" else {}
+    loop = type("Loop", (pyasync_c.EventLoop,), members)()
+    with contextlib.closing(loop):
+        if where == "instance":
+            setattr(loop, name, lambda what: override(loop, what))
+        loop.add_reader(one, lambda: (one.recv(1), loop.stop()))
+        two.send(b"x")
+        loop.run_forever()
+        assert len(seen) == 1
+        assert loop.remove_reader(one)
+
+
+def test_a_cancelled_handle_takes_its_reader_away(loop, pair):
+    one, two = pair
+    handle = loop._add_reader(one, print, "not to be called")
+    handle.cancel()
+    two.send(b"x")
+    run_for(loop, 0.01)
+    assert loop.remove_reader(one) is False
+
+
+def test_a_handle_of_another_class_runs_itself(loop, pair):
+    one, two = pair
+    ran = []
+
+    class Traced(asyncio.Handle):
+        def _run(self):
+            ran.append(self)
+            super()._run()
+
+    loop._selector.register(one, selectors.EVENT_READ, (Traced(loop.stop, (), loop), None))
+    two.send(b"x")
+    loop.run_forever()
+    assert len(ran) == 1
+    loop._selector.unregister(one)
+
+
 def test_a_reader_replaced_while_it_is_queued_leaves_the_new_one_working(loop, pair):
     one, two = pair
     log = []

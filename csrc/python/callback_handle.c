@@ -470,6 +470,45 @@ adopted_free(struct pacpy_adopted *a)
     Py_DECREF(loop);
 }
 
+/* An asyncio.Handle that is no more than that, and whole. */
+static bool
+is_plain(LoopObject *loop, PyObject *op)
+{
+    return Py_IS_TYPE(op, loop->st->CallbackHandle_type->tp_base) && SLOT(op, callback) != NULL &&
+           SLOT(op, args) != NULL && PyTuple_CheckExact(SLOT(op, args)) &&
+           SLOT(op, context) != NULL && PyContext_CheckExact(SLOT(op, context));
+}
+
+bool
+pacpy_handle_is_plain_and_live(LoopObject *loop, PyObject *handle)
+{
+    return is_plain(loop, handle) && SLOT(handle, cancelled) == Py_False;
+}
+
+/* What its _run() does. */
+static void
+run_plain(LoopObject *loop, PyObject *op)
+{
+    /* The callback may cancel its own handle, which empties these slots. */
+    PyObject *callback = Py_NewRef(SLOT(op, callback));
+    PyObject *args = Py_NewRef(SLOT(op, args));
+    PyObject *context = Py_NewRef(SLOT(op, context));
+    PyObject *result = NULL;
+    if (PyContext_Enter(context) == 0) {
+        result = call_back(callback, args);
+        if (PyContext_Exit(context) < 0) {
+            Py_CLEAR(result);
+        }
+    }
+    if (result == NULL) {
+        report_callback(loop, op);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(context);
+    Py_DECREF(args);
+    Py_DECREF(callback);
+}
+
 static void
 adopted_run(struct pac_runnable *r)
 {
@@ -478,7 +517,12 @@ adopted_run(struct pac_runnable *r)
     pacpy_adopted_leave_place(a);
     uint64_t began_ns = PAC_UNLIKELY(loop->debug) ? pac_clock_ns() : 0;
     PyObject *done = NULL;
-    if (pacpy_loop_leave_task(loop) == 0) {
+    int left = pacpy_loop_leave_task(loop);
+    if (left == 0 && pacpy_handle_is_plain_and_live(loop, a->handle)) {
+        run_plain(loop, a->handle);
+        done = Py_NewRef(Py_None);
+    }
+    else if (left == 0) {
         PyObject *cancelled = PyObject_GetAttrString(a->handle, "_cancelled");
         if (cancelled == Py_True) {
             done = Py_NewRef(Py_None);

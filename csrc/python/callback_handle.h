@@ -25,6 +25,10 @@ PyObject *pacpy_handle_at(LoopObject *loop, uint64_t deadline_ns, PyObject *when
  * stands at `*place`, if that is not NULL. 0 or -1. */
 int pacpy_handle_adopt(LoopObject *loop, PyObject *handle, struct pacpy_adopted **place);
 
+/* Whether `handle` is an asyncio.Handle, not one of a class derived from it, that was not
+ * cancelled. */
+bool pacpy_handle_is_plain_and_live(LoopObject *loop, PyObject *handle);
+
 /* The place of `a` (NULL: there is none) goes away. */
 void pacpy_adopted_leave_place(struct pacpy_adopted *a);
 

@@ -505,20 +505,21 @@ Loop_get_debug(PyObject *op, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(((LoopObject *)op)->debug);
 }
 
+/* A bool of LoopObject; the closure is where it is. */
 static PyObject *
-get_debug_attribute(PyObject *op, void *Py_UNUSED(closure))
+get_bool(PyObject *op, void *offset)
 {
-    return PyBool_FromLong(((LoopObject *)op)->debug);
+    return PyBool_FromLong(*(bool *)((char *)op + (size_t)offset));
 }
 
 static int
-set_debug_attribute(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+set_bool(PyObject *op, PyObject *value, void *offset)
 {
     int truth = value == NULL ? -1 : PyObject_IsTrue(value);
     if (truth < 0) {
         return -1;
     }
-    ((LoopObject *)op)->debug = truth;
+    *(bool *)((char *)op + (size_t)offset) = truth;
     return 0;
 }
 
@@ -714,7 +715,8 @@ static PyMethodDef Loop_methods[] = {
 };
 
 static PyGetSetDef Loop_getset[] = {
-    {"_debug", get_debug_attribute, set_debug_attribute, NULL},
+    {"_debug", get_bool, set_bool, NULL, (void *)offsetof(LoopObject, debug)},
+    {"_queues_events", get_bool, set_bool, NULL, (void *)offsetof(LoopObject, queues_events)},
     {"_task_factory", get_task_factory, set_task_factory, NULL},
     {"_stopping", get_stopping, set_stopping, NULL},
     {NULL},

@@ -31,6 +31,7 @@ typedef struct pacpy_loop {
     unsigned long thread_id; /* of the thread that runs it; 0: none */
     pid_t pid;               /* the process that made it: a fork's child may not run it */
     bool debug;
+    bool queues_events; /* _process_events and _add_callback are what asyncio and we made them */
 } LoopObject;
 
 /* The loop of ours that runs on this thread, or NULL. */

@@ -53,13 +53,45 @@ pacpy_sources_visit(LoopObject *loop, visitproc visit, void *arg)
     return 0;
 }
 
+/* What asyncio's loop registers: a SelectorKey whose data are the handles for reading and for
+ * writing, either of them None. Borrowed; NULL: this key is another one. */
+static PyObject *
+handle_of_key(PyObject *key, unsigned event)
+{
+    enum { KEY_FIELDS = 4, KEY_DATA = 3 };
+    if (!PyTuple_Check(key) || PyTuple_GET_SIZE(key) != KEY_FIELDS) {
+        return NULL;
+    }
+    PyObject *data = PyTuple_GET_ITEM(key, KEY_DATA);
+    if (!PyTuple_CheckExact(data) || PyTuple_GET_SIZE(data) != 2) {
+        return NULL;
+    }
+    return PyTuple_GET_ITEM(data, event == PAC_READABLE ? 0 : 1);
+}
+
+/* Queue the handle without a call of Python: what _process_events comes to, unless somebody has
+ * overridden it or uses handles and keys of his own. False: it has to be called. */
+static bool
+queue_event(struct pacpy_source *s, unsigned event, struct pacpy_adopted **queued)
+{
+    LoopObject *loop = s->loop;
+    PyObject *handle = loop->queues_events ? handle_of_key(s->key, event) : NULL;
+    if (handle == NULL || !pacpy_handle_is_plain_and_live(loop, handle)) {
+        return false;
+    }
+    if (pacpy_handle_adopt(loop, handle, queued) < 0) {
+        pacpy_loop_raise_or_print(loop, (PyObject *)loop);
+    }
+    return true;
+}
+
 /* A handle that has yet to run is not queued once more: descriptors are looked at within a pass
  * too, and its callback may count on finding what it is called for. */
 static void
 report_event(struct pacpy_source *s, unsigned event, struct pacpy_adopted **queued)
 {
     LoopObject *loop = s->loop;
-    if (*queued != NULL) {
+    if (*queued != NULL || queue_event(s, event, queued)) {
         return;
     }
     loop->reporting = queued;
