@@ -31,7 +31,7 @@ GROUP_SECONDS_MAX = 20.0
 # the resident set holds what they keep from being used again, 256 MiB at the most.
 OBJECTS_MORE_MAX = 100
 BLOCKS_MORE_MAX = 800
-RESIDENT_MORE_MAX = (4 if not os.environ.get("PAC_SANITIZE") else 300) << 20
+RESIDENT_MORE_MAX = (8 if not os.environ.get("PAC_SANITIZE") else 300) << 20
 
 # A frame is a command, the length of its payload, and the payload.
 HEADER = struct.Struct("!cI")
