@@ -493,13 +493,8 @@ run_plain(LoopObject *loop, PyObject *op)
     PyObject *callback = Py_NewRef(SLOT(op, callback));
     PyObject *args = Py_NewRef(SLOT(op, args));
     PyObject *context = Py_NewRef(SLOT(op, context));
-    PyObject *result = NULL;
-    if (PyContext_Enter(context) == 0) {
-        result = call_back(callback, args);
-        if (PyContext_Exit(context) < 0) {
-            Py_CLEAR(result);
-        }
-    }
+    PyObject *result = call_in_context(callback, &PyTuple_GET_ITEM(args, 0),
+                                       PyTuple_GET_SIZE(args), context);
     if (result == NULL) {
         report_callback(loop, op);
     }
