@@ -1035,3 +1035,32 @@ def test_eager_tasks_wait_for_leaves_of_both_kinds(loop):
 
     assert loop.run_until_complete(main()) == ["done", "asyncio", "ours"]
     assert log == ["done", "asyncio", "ours", "main", "asyncio'", "ours'"]
+
+
+@every_run
+@pytest.mark.parametrize("make", ["ours", "asyncio"])
+def test_a_task_is_seen_to_wait_until_it_is_polled(run, make):
+    """What anyio's cancel scopes go by: a cancel now would lose what the future has brought."""
+
+    async def wait(future):
+        return await future
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        future = loop.create_future() if make == "ours" else asyncio.Future(loop=loop)
+        task = asyncio.create_task(wait(future))
+        await turns()
+        future.set_result("brought")
+        assert task._fut_waiter is future
+        assert await task == "brought"
+        assert task._fut_waiter is None
+
+        future = loop.create_future() if make == "ours" else asyncio.Future(loop=loop)
+        task = asyncio.create_task(wait(future))
+        await turns()
+        future.set_result("lost")
+        assert task.cancel() and task._must_cancel
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())

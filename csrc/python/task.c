@@ -126,9 +126,8 @@ wakeup(PyObject *op, PyObject *future)
         pacpy_task_future_done(t);
         Py_RETURN_NONE;
     }
-    Py_CLEAR(t->waiting_for);
-    if (t->core != NULL &&
-        pac_task_transition_to_notified_by_ref(&t->core->state) == PAC_TASK_SUBMIT) {
+    t->wait_is_over = true;
+    if (pac_task_transition_to_notified_by_ref(&t->core->state) == PAC_TASK_SUBMIT) {
         pac_task_run(t->core);
     }
     Py_RETURN_NONE;
@@ -204,13 +203,15 @@ wait_for_completion(struct pacpy_task *t, PyObject *future)
     }
     else {
         c->blocking = false;
+        t->waiting_for = future;
         if (c->outcome == PACPY_PENDING) {
-            t->waiting_for = future;
             pacpy_completion_listen(c, &t->listener);
-            pass_cancel_on(t);
-            return;
         }
-        pac_task_wake(t->core);
+        else {
+            pacpy_task_future_done(t);
+        }
+        pass_cancel_on(t);
+        return;
     }
     Py_DECREF(future);
 }
@@ -411,9 +412,13 @@ task_future_poll(struct pac_future *future, struct pac_context *cx)
     struct pacpy_task *t = PAC_CONTAINER_OF(future, struct pacpy_task, future);
     LoopObject *loop = task_loop(t);
     loop->polls++;
-    if (PAC_UNLIKELY(t->waiting_for != NULL)) {
-        loop->spurious_polls++;
-        return PAC_PENDING;
+    if (t->waiting_for != NULL) {
+        if (PAC_UNLIKELY(!t->wait_is_over)) {
+            loop->spurious_polls++;
+            return PAC_PENDING;
+        }
+        t->wait_is_over = false;
+        Py_CLEAR(t->waiting_for);
     }
     uint64_t began_ns = PAC_UNLIKELY(loop->debug) ? pac_clock_ns() : 0;
     PyObject *result;
@@ -484,7 +489,9 @@ static const struct pac_future_vtable task_future_vtable = {
 void
 pacpy_task_future_done(struct pacpy_task *t)
 {
-    Py_CLEAR(t->waiting_for);
+    /* Kept until the poll, as asyncio keeps it: a library that finds the future done knows that
+     * a cancel now would lose what it brings (anyio's cancel scopes look). */
+    t->wait_is_over = true;
     if (t->core != NULL) {
         pac_task_wake(t->core);
     }
@@ -559,6 +566,7 @@ task_init(PyObject *op, LoopObject *loop, PyObject *coroutine, PyObject *name, P
     t->context = NULL;
     t->name = NULL;
     t->waiting_for = NULL;
+    t->wait_is_over = false;
     t->throw_next = NULL;
     t->listener.node.next = t->listener.node.prev = NULL;
     t->listener.kind = PACPY_LISTEN_TASK;

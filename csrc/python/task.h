@@ -22,6 +22,7 @@ struct pacpy_task {
     uint64_t id;
     int cancel_requests;
     bool must_cancel;
+    bool wait_is_over;        /* waiting_for is done, and the task not polled since */
     bool is_new;              /* has not run yet */
     bool was_started;         /* the coroutine had run already when the task was made of it */
     bool context_is_snapshot; /* `context` is shared with other tasks: copied at the first step */
