@@ -1238,6 +1238,32 @@ def test_a_cycle_of_task_future_and_callbacks_is_collected():
     pyasync_c.run(main())
 
 
+class MyTask(pyasync_c.Task):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["future", "task", "subclass", "not initialised"])
+def test_a_cycle_through_an_attribute_is_collected(kind):
+    async def main():
+        loop = asyncio.get_running_loop()
+        if kind == "future":
+            cyclic = loop.create_future()
+        elif kind == "not initialised":
+            cyclic = MyTask.__new__(MyTask)
+        else:
+            cyclic = (MyTask if kind == "subclass" else pyasync_c.Task)(nothing(), loop=loop)
+            await cyclic
+        assert gc.get_referents(cyclic).count(type(cyclic)) == 1
+        cyclic.itself, cyclic.witness = cyclic, Witness()
+        gone = weakref.ref(cyclic.witness)
+        del cyclic
+        await turns()
+        collect()
+        assert gone() is None
+
+    pyasync_c.run(main())
+
+
 def test_a_finished_task_lets_go_of_its_coroutine_and_context():
     class Big:
         pass

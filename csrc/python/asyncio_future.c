@@ -5,9 +5,9 @@
 static int
 AsyncioFuture_traverse(PyObject *op, visitproc visit, void *arg)
 {
-    struct pacpy_completion *c = pacpy_completion_of(op);
-    Py_VISIT(Py_TYPE(op));
-    return pacpy_completion_traverse(c, visit, arg);
+    /* cpylint: traverse, pacpy_visit_asyncio_part visits the type */
+    int stop = pacpy_visit_asyncio_part(Py_TYPE(op)->tp_base, op, visit, arg);
+    return stop != 0 ? stop : pacpy_completion_traverse(pacpy_completion_of(op), visit, arg);
 }
 
 static int

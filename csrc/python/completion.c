@@ -194,6 +194,16 @@ pacpy_completion_result(struct pacpy_completion *c)
 /* ---- memory --------------------------------------------------------------------------------- */
 
 int
+pacpy_visit_asyncio_part(PyTypeObject *asyncio_type, PyObject *op, visitproc visit, void *arg)
+{
+    if (!PyType_HasFeature(asyncio_type, Py_TPFLAGS_HEAPTYPE)) {
+        /* Static types, as asyncio's are on Python 3.11, leave that to their subtypes. */
+        Py_VISIT(Py_TYPE(op));
+    }
+    return asyncio_type->tp_traverse(op, visit, arg);
+}
+
+int
 pacpy_completion_traverse(struct pacpy_completion *c, visitproc visit, void *arg)
 {
     if (c->st == NULL) {

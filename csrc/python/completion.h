@@ -106,7 +106,9 @@ pacpy_completion_listen(struct pacpy_completion *c, struct pacpy_listener *l)
     pac_list_push_back(&c->listeners, &l->node);
 }
 
-/* For the types' own slots. */
+/* For the types' own slots. pacpy_visit_asyncio_part visits the type and what `asyncio_type`, the
+ * base that is asyncio's, keeps in the object: the __dict__. */
+int pacpy_visit_asyncio_part(PyTypeObject *asyncio_type, PyObject *op, visitproc visit, void *arg);
 int pacpy_completion_traverse(struct pacpy_completion *c, visitproc visit, void *arg);
 void pacpy_completion_clear(struct pacpy_completion *c);
 /* In tp_finalize: an exception that nobody saw goes to the loop's exception handler; `what` is

@@ -65,9 +65,6 @@ void pacpy_task_track(PyObject *op);
 /* The Python task that `core` is the core of, borrowed; NULL if it is something else's. */
 PyObject *pacpy_task_object_of_core(struct pac_task *core);
 
-/* asyncio.Task. */
-PyTypeObject *pacpy_asyncio_task_type(struct pacpy_state *st);
-
 /* asyncio's cancel: a request, counted, thrown at the await. False: it has ended. */
 bool pacpy_task_cancel(struct pacpy_task *t, PyObject *message);
 

@@ -63,11 +63,28 @@ Task_init(PyObject *op, PyObject *args, PyObject *kwargs)
 
 /* ---- slots ---------------------------------------------------------------------------------- */
 
+static void Task_dealloc(PyObject *op);
+
+/* asyncio.Task, of an object that __init__ may not have seen yet, of a subclass perhaps. */
+static PyTypeObject *
+asyncio_type_of(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    while (type->tp_dealloc != Task_dealloc) {
+        type = type->tp_base;
+    }
+    return type->tp_base;
+}
+
 static int
 Task_traverse(PyObject *op, visitproc visit, void *arg)
 {
+    /* cpylint: traverse, pacpy_visit_asyncio_part visits the type */
     struct pacpy_task *t = pacpy_task_of(op);
-    Py_VISIT(Py_TYPE(op));
+    int stop = pacpy_visit_asyncio_part(asyncio_type_of(op), op, visit, arg);
+    if (stop != 0) {
+        return stop;
+    }
     if (t->completion.st != NULL) {
         Py_VISIT(t->coroutine);
         Py_VISIT(t->context);
@@ -83,7 +100,6 @@ Task_clear(PyObject *op)
 {
     struct pacpy_task *t = pacpy_task_of(op);
     if (t->completion.st != NULL) {
-        struct pacpy_state *st = t->completion.st;
         pac_list_remove(&t->listener.node);
         Py_CLEAR(t->waiting_for);
         Py_CLEAR(t->throw_next);
@@ -91,9 +107,8 @@ Task_clear(PyObject *op)
         Py_CLEAR(t->context);
         Py_CLEAR(t->name);
         pacpy_completion_clear(&t->completion);
-        return pacpy_asyncio_task_type(st)->tp_clear(op);
     }
-    return 0;
+    return asyncio_type_of(op)->tp_clear(op);
 }
 
 static void
@@ -385,12 +400,6 @@ static PyType_Spec Task_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = Task_slots,
 };
-
-PyTypeObject *
-pacpy_asyncio_task_type(struct pacpy_state *st)
-{
-    return st->Task_type->tp_base;
-}
 
 /* Python's type wants one table; ours are two, without doubles: what Task refuses is left out of
  * the shared one. */
