@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -50,6 +51,13 @@ def collect():
 
 def open_fds():
     return set(os.listdir("/proc/self/fd"))
+
+
+def free_port():
+    """A TCP port of 127.0.0.1 that nobody listens on, for now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
 
 
 class CountingWaker:
