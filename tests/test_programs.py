@@ -12,8 +12,9 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
-def call(*arguments, cwd=None, code=0, timeout=110):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+def call(*arguments, cwd=None, code=0, timeout=110, environment=None):
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONPATH": path, **(environment or {})}
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
@@ -73,6 +74,25 @@ def test_bench_asks_the_echo_servers(tmp_path):
 
 def test_bench_refuses_an_unknown_shape():
     call("-m", "pyasync_c", "bench", "--shapes", "nonsense", code=2)
+
+
+@pytest.mark.parametrize("by", ["wrk", "client"])
+def test_applications_are_measured(tmp_path, by):
+    if by == "wrk":
+        # Not the real one, which may not be there: what it prints is what counts.
+        wrk = tmp_path / "wrk"
+        wrk.write_text("#!/bin/sh\necho '  1000 requests in 1.00s'\necho 'Requests/sec: 999.5'\n")
+        wrk.chmod(0o755)
+    shown = call(
+        *("-m", "pyasync_c._benchmarks.applications", "--rounds", "1", "--seconds", "0.1"),
+        *("--connections", "3", "--frameworks", "asyncio,pyasync_c-asyncio"),
+        environment={"PATH": str(tmp_path)},
+    )
+    assert ("by wrk" in shown) == (by == "wrk")
+    lines = [line.split() for line in shown.splitlines()[2:]]
+    assert [line[0] for line in lines] == ["aiohttp", "aiohttp", "uvicorn", "uvicorn"]
+    if by == "wrk":
+        assert all("1,000" in line for line in lines)
 
 
 def test_run_a_file_on_our_loop(tmp_path):
