@@ -24,7 +24,7 @@ struct pac_timer_entry {
     struct pac_executor *executor;
     struct pac_atomic_waker waker;
     PAC_ATOMIC(uint64_t) wanted_ns;
-    PAC_ATOMIC(uint64_t) fired_ns; /* the time at which it fired last; 0: not yet */
+    PAC_ATOMIC(uint64_t) fired_ns; /* one more than the time at which it fired last; 0: not yet */
     PAC_ATOMIC(uint32_t) flags;
 };
 
@@ -50,7 +50,7 @@ entry_fire(struct pac_timer *timer)
     struct pac_timer_entry *e = PAC_CONTAINER_OF(timer, struct pac_timer_entry, timer);
     /* release: pairs with the acquire in pac_delay_is_elapsed; before the wake, as AtomicWaker
      * asks. */
-    pac_atomic_store(&e->fired_ns, e->executor->now_ns, PAC_RELEASE);
+    pac_atomic_store(&e->fired_ns, e->executor->now_ns + 1, PAC_RELEASE);
     pac_atomic_waker_wake(&e->waker);
 }
 
@@ -175,7 +175,7 @@ bool
 pac_delay_is_elapsed(const struct pac_delay *d)
 {
     /* acquire: pairs with the release in entry_fire. */
-    return d->entry != NULL && pac_atomic_load(&d->entry->fired_ns, PAC_ACQUIRE) >= d->deadline_ns;
+    return d->entry != NULL && pac_atomic_load(&d->entry->fired_ns, PAC_ACQUIRE) > d->deadline_ns;
 }
 
 /* Spend a unit of the budget and be ready. */
@@ -218,7 +218,7 @@ pac_delay_poll(struct pac_delay *d, struct pac_context *cx)
 void
 pac_delay_reset(struct pac_delay *d, uint64_t deadline_ns)
 {
-    d->deadline_ns = deadline_ns > 0 ? deadline_ns : 1;
+    d->deadline_ns = deadline_ns;
     if (d->entry != NULL) {
         entry_set_deadline(d->entry, d->deadline_ns);
     }
@@ -255,7 +255,7 @@ void
 pac_delay_init(struct pac_delay *d, uint64_t deadline_ns)
 {
     d->future.vtable = &delay_vtable;
-    d->deadline_ns = deadline_ns > 0 ? deadline_ns : 1; /* 0 is "has not fired" */
+    d->deadline_ns = deadline_ns;
     d->entry = NULL;
     d->status = PAC_OK;
 }

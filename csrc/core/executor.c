@@ -9,7 +9,11 @@
  *
  * Time is read sparingly. A poll may take 20 ns and the clock takes as long, so the "about 1 ms"
  * is watched with pac_ticks, and that only every few runs; after a stretch that was long for its
- * number of runs, every run. */
+ * number of runs, every run.
+ *
+ * On a virtual clock nothing may depend on how long a run takes. There events are looked at before
+ * each pass and never within one, and timers fire only between two passes. Its wheel is an exact
+ * one. */
 #include "executor.h"
 
 #include "budget.h"
@@ -57,6 +61,7 @@ pac_executor_new(const struct pac_park_hooks *hooks, enum pac_status *status)
     pac_wheel_init(&ex->wheel, ex->now_ns);
     pac_list_init(&ex->owned);
     pac_atomic_init(&ex->closed, false);
+    pac_atomic_init(&ex->virtual_ns, 0);
     ex->ticks_stride = STRIDE;
     return ex;
 }
@@ -142,6 +147,7 @@ pac_executor_close(struct pac_executor *ex)
     pac_executor_leave(before == &ex->scheduler ? NULL : before);
     pac_scheduler_pool_drain(&ex->scheduler, &ex->task_pool);
     pac_scheduler_pool_drain(&ex->scheduler, &ex->timer_pool);
+    pac_shuffle_fini(&ex->shuffle);
     pac_reactor_fini(&ex->reactor);
 }
 
@@ -261,23 +267,30 @@ take_injected(struct pac_executor *ex)
 }
 
 static void
-fire_timers(struct pac_executor *ex)
+fire_expired(struct pac_executor *ex, struct pac_list *expired)
 {
-    struct pac_list expired;
     struct pac_timer *timer;
-    pac_list_init(&expired);
-    pac_wheel_advance(&ex->wheel, ex->now_ns, &expired);
-    while ((timer = pac_wheel_pop_expired(&expired)) != NULL) {
+    while ((timer = pac_wheel_pop_expired(expired)) != NULL) {
         ex->metrics.timers_fired++;
         timer->fire(timer);
     }
+}
+
+static void
+fire_timers(struct pac_executor *ex)
+{
+    struct pac_list expired;
+    pac_list_init(&expired);
+    pac_wheel_advance(&ex->wheel, ex->now_ns, &expired);
+    fire_expired(ex, &expired);
 }
 
 /* The clock is read: what follows is a new stretch of work. */
 static void
 begin_stretch(struct pac_executor *ex)
 {
-    ex->now_ns = pac_clock_ns();
+    ex->stretch_ns = pac_clock_ns();
+    ex->now_ns = PAC_UNLIKELY(ex->is_virtual) ? pac_executor_now_ns(ex) : ex->stretch_ns;
     ex->stretch_ticks = pac_ticks();
     ex->runs_since_events = 0;
     ex->runs_to_ticks = ex->ticks_stride;
@@ -288,7 +301,7 @@ static void
 end_stretch(struct pac_executor *ex)
 {
     if (PAC_UNLIKELY(pac_ticks() - ex->stretch_ticks > TICKS_OF_WORK) &&
-        pac_clock_ns() - ex->now_ns > PAC_SLOW_NS) {
+        pac_clock_ns() - ex->stretch_ns > PAC_SLOW_NS) {
         ex->metrics.slow_runs++;
     }
 }
@@ -334,8 +347,20 @@ events_are_due(struct pac_executor *ex)
     return PAC_UNLIKELY(--ex->runs_to_ticks == 0) && stride_ends_stretch(ex);
 }
 
-/* Run what is ready now. PAC_INTERRUPTED, PAC_OS_ERROR: the rest stays queued. */
+/* Within a pass. */
 static enum pac_status
+look_on_the_way(struct pac_executor *ex)
+{
+    if (PAC_UNLIKELY(ex->is_virtual)) {
+        end_stretch(ex);
+        begin_stretch(ex);
+        return PAC_OK;
+    }
+    return look_at_events(ex, 0);
+}
+
+/* Run what is ready now. PAC_INTERRUPTED, PAC_OS_ERROR: the rest stays queued. */
+static inline enum pac_status
 run_pass(struct pac_executor *ex)
 {
     struct pac_run_queue *ready = &ex->scheduler.ready;
@@ -348,6 +373,9 @@ run_pass(struct pac_executor *ex)
     if (count > ex->metrics.queue_depth_max) {
         ex->metrics.queue_depth_max = count;
     }
+    if (PAC_UNLIKELY(ex->is_seeded)) {
+        count = pac_shuffle_queue(&ex->shuffle, ready, &pac_task_runnable_vtable, &ex->random);
+    }
     ex->metrics.runs += count;
     while (count > 0 && status == PAC_OK && PAC_LIKELY(!ex->interrupted)) {
         struct pac_runnable *r = pac_run_queue_pop(ready);
@@ -355,7 +383,7 @@ run_pass(struct pac_executor *ex)
         count--;
         r->vtable->run(r);
         if (events_are_due(ex) && !ex->interrupted) {
-            status = look_at_events(ex, 0);
+            status = look_on_the_way(ex);
         }
     }
     ex->metrics.runs -= count;
@@ -378,6 +406,13 @@ pac_executor_next_ns(struct pac_executor *ex)
     return pac_wheel_next_ns(&ex->wheel);
 }
 
+/* What was due when it was armed counts as ready: the pass takes it. */
+static inline bool
+has_ready(struct pac_executor *ex)
+{
+    return ex->scheduler.ready.length > 0 || !pac_list_is_empty(&ex->wheel.immediate);
+}
+
 static enum pac_status
 run_until_stopped(struct pac_executor *ex)
 {
@@ -385,8 +420,7 @@ run_until_stopped(struct pac_executor *ex)
     bool look = true;
     for (;;) {
         enum pac_status status = PAC_OK;
-        /* What was due when it was armed counts as ready: the pass takes it. */
-        bool ready = ex->scheduler.ready.length > 0 || !pac_list_is_empty(&ex->wheel.immediate);
+        bool ready = has_ready(ex);
         if (look || !ready) {
             bool idle = !ready && !ex->stopping && !ex->interrupted;
             status = look_at_events(ex, idle ? pac_wheel_next_ns(&ex->wheel) : 0);
@@ -401,8 +435,103 @@ run_until_stopped(struct pac_executor *ex)
     }
 }
 
-/* Run by `loop` until it returns, as the one who runs `ex`. */
+/* ---- deterministic runs --------------------------------------------------------------------- */
+
+void
+pac_executor_use_virtual_clock(struct pac_executor *ex, pac_stuck_hook *stuck)
+{
+    PAC_ASSERT(!ex->running && ex->wheel.count == 0 && ex->metrics.tasks_spawned == 0);
+    ex->is_virtual = true;
+    ex->stuck = stuck;
+    ex->now_ns = 0;
+    pac_atomic_store(&ex->virtual_ns, 0, PAC_RELAXED);
+    pac_wheel_init_exact(&ex->wheel, 0);
+}
+
+void
+pac_executor_advance(struct pac_executor *ex, uint64_t ns)
+{
+    uint64_t to_ns = pac_ns_add(pac_executor_now_ns(ex), ns);
+    PAC_ASSERT(ex->is_virtual);
+    pac_atomic_store(&ex->virtual_ns, to_ns == PAC_NEVER ? PAC_NEVER - 1 : to_ns, PAC_RELAXED);
+}
+
+void
+pac_executor_seed(struct pac_executor *ex, uint64_t seed)
+{
+    ex->is_seeded = true;
+    ex->random.state = seed;
+}
+
+void
+pac_executor_permute(struct pac_executor *ex, size_t *order, size_t count)
+{
+    for (size_t left = count; ex->is_seeded && left > 1; left--) {
+        size_t which = pac_random_below(&ex->random, left), other = order[which];
+        order[which] = order[left - 1];
+        order[left - 1] = other;
+    }
+}
+
+/* Go to the earliest deadline, and fire what is due then. The wheel may have to be told of times
+ * before it, at which it files timers anew. False: there is none. */
+static bool
+jump(struct pac_executor *ex)
+{
+    struct pac_list expired;
+    uint64_t to_ns, now_ns = pac_executor_now_ns(ex);
+    pac_list_init(&expired);
+    do {
+        to_ns = pac_wheel_next_ns(&ex->wheel);
+        if (to_ns == PAC_NEVER) {
+            return false;
+        }
+        pac_wheel_advance(&ex->wheel, to_ns, &expired);
+    } while (pac_list_is_empty(&expired));
+    /* It may have been moved on by what the look at events has called. */
+    ex->now_ns = to_ns > now_ns ? to_ns : now_ns;
+    pac_atomic_store(&ex->virtual_ns, ex->now_ns, PAC_RELAXED);
+    fire_expired(ex, &expired);
+    return true;
+}
+
+/* Nothing is ready, and nobody asks to stop. */
 static enum pac_status
+pass_time(struct pac_executor *ex)
+{
+    if (ex->clock_holds > 0) {
+        return look_at_events(ex, PAC_NEVER);
+    }
+    if (jump(ex)) {
+        return PAC_OK;
+    }
+    uint64_t until_ns = ex->stuck != NULL         ? ex->stuck(ex->hooks.data)
+                        : ex->reactor.watched > 0 ? PAC_NEVER
+                                                  : 0;
+    return until_ns == 0 ? PAC_DEADLOCK : look_at_events(ex, until_ns);
+}
+
+static enum pac_status
+run_on_virtual_clock(struct pac_executor *ex)
+{
+    for (;;) {
+        enum pac_status status = look_at_events(ex, 0);
+        if (status == PAC_OK && !has_ready(ex) && !ex->stopping && !ex->interrupted) {
+            status = pass_time(ex);
+        }
+        if (status == PAC_OK) {
+            status = run_pass(ex);
+        }
+        if (status != PAC_OK || ex->stopping) {
+            return status;
+        }
+    }
+}
+
+/* ---- a run ---------------------------------------------------------------------------------- */
+
+/* Run by `loop` until it returns, as the one who runs `ex`. */
+static inline enum pac_status
 run_by(struct pac_executor *ex, enum pac_status (*loop)(struct pac_executor *ex))
 {
     if (pac_executor_is_closed(ex)) {
@@ -428,7 +557,7 @@ enum pac_status
 pac_executor_run(struct pac_executor *ex)
 {
     struct pac_scheduler *before = pac_executor_enter(ex);
-    enum pac_status status = run_by(ex, run_until_stopped);
+    enum pac_status status = run_by(ex, ex->is_virtual ? run_on_virtual_clock : run_until_stopped);
     pac_executor_leave(before);
     return status;
 }

@@ -6,13 +6,17 @@
  * timers and wakes from other threads are looked at when the queue is empty, and else after at
  * most PAC_EVENT_INTERVAL runs or about a millisecond of work.
  *
+ * For runs that can be repeated it may be given a virtual clock, on which waiting takes no time,
+ * and a seed, which decides the order of tasks.
+ *
  * The only file that knows all of the runtime below it. Stands for Tokio's current_thread
- * scheduler. */
+ * scheduler, and for its paused clock. */
 #ifndef PAC_EXECUTOR_H
 #define PAC_EXECUTOR_H
 
 #include "park.h"
 #include "scheduler.h"
+#include "shuffle.h"
 #include "task.h"
 #include "wheel.h"
 
@@ -31,6 +35,12 @@ struct pac_metrics {
 
 #define PAC_SLOW_NS 100000000u
 
+/* On a virtual clock, when nothing is ready, no timer armed and the clock not held: the time of
+ * pac_clock_ns until which to wait for a descriptor or another thread all the same (PAC_NEVER: as
+ * long as it takes), to be asked again then; 0: the run ends with PAC_DEADLOCK. `data`: that of the
+ * parking hooks. */
+typedef uint64_t pac_stuck_hook(void *data);
+
 struct pac_executor {
     struct pac_scheduler scheduler; /* first: outlives the rest */
     struct pac_reactor reactor;
@@ -41,6 +51,7 @@ struct pac_executor {
     struct pac_pool timer_pool;
     struct pac_metrics metrics;
     uint64_t now_ns;            /* clock at the last look at the timers */
+    uint64_t stretch_ns;        /* pac_clock_ns when that was */
     uint64_t stretch_ticks;     /* pac_ticks when that was */
     unsigned runs_since_events; /* as of the last reading of pac_ticks */
     unsigned ticks_stride;      /* read pac_ticks after this many runs */
@@ -50,6 +61,13 @@ struct pac_executor {
     bool interrupted;        /* leave at once */
     bool parked;             /* between two turns: other threads make the descriptor readable */
     PAC_ATOMIC(bool) closed; /* written once by the owner, when it begins to close */
+    bool is_virtual;         /* its clock; written before anything runs */
+    bool is_seeded;
+    PAC_ATOMIC(uint64_t) virtual_ns; /* the virtual clock; written by the owner */
+    unsigned clock_holds;
+    pac_stuck_hook *stuck;
+    struct pac_random random;
+    struct pac_shuffle shuffle;
 };
 
 /* NULL and *status: no memory, or the system refuses a descriptor. Hooks may be NULL. The executor
@@ -108,7 +126,8 @@ pac_executor_current(void)
 }
 
 /* Run until pac_executor_stop (PAC_OK) or pac_executor_interrupt or a hook's refusal
- * (PAC_INTERRUPTED). Enters it for the while. PAC_BUSY: it is running already. PAC_CLOSED. */
+ * (PAC_INTERRUPTED). Enters it for the while. PAC_BUSY: it is running already. PAC_CLOSED.
+ * PAC_DEADLOCK: only with a virtual clock. */
 PAC_MUST_USE enum pac_status pac_executor_run(struct pac_executor *ex);
 
 /* Run until `root` is READY; all else runs along. `root` is dropped by then. PAC_OK, or as
@@ -150,14 +169,52 @@ pac_executor_fd(struct pac_executor *ex)
     return ex->reactor.epoll_fd;
 }
 
+/* ---- deterministic runs --------------------------------------------------------------------- */
+
+/* Give `ex` a clock of its own, before anything was spawned or armed: it starts at 0, stands still
+ * while anything is ready, and goes to the next deadline, to the nanosecond, when nothing is.
+ * Before that descriptors and other threads are looked at once, and while the clock is held
+ * (pac_executor_hold_clock) there is a real wait for them instead. With no deadline either: see
+ * pac_stuck_hook; `stuck` NULL: while any descriptor is watched, it waits for those. Such an
+ * executor is run by pac_executor_run or block_on, not turn by turn. */
+void pac_executor_use_virtual_clock(struct pac_executor *ex, pac_stuck_hook *stuck);
+
+/* Move the virtual clock on; what becomes due fires with the next turn. It never comes to
+ * PAC_NEVER. */
+void pac_executor_advance(struct pac_executor *ex, uint64_t ns);
+
+/* Something is under way that takes real time, and will wake a task: the virtual clock waits for
+ * it, until it is released as often as it was held. */
+static inline void
+pac_executor_hold_clock(struct pac_executor *ex)
+{
+    ex->clock_holds++;
+}
+
+static inline void
+pac_executor_release_clock(struct pac_executor *ex)
+{
+    PAC_ASSERT(ex->clock_holds > 0);
+    ex->clock_holds--;
+}
+
+/* From now on each pass runs its tasks in a pseudo-random order (shuffle.h), and
+ * pac_executor_permute does something. */
+void pac_executor_seed(struct pac_executor *ex, uint64_t seed);
+
+/* For leaves that choose among equals, as select does among its branches: bring `order`, `count`
+ * indices, into a random order if the executor has a seed; else leave it. */
+void pac_executor_permute(struct pac_executor *ex, size_t *order, size_t count);
+
 /* ---- for leaves ----------------------------------------------------------------------------- */
 
 /* The clock that deadlines are on. [any thread] */
 static inline uint64_t
 pac_executor_now_ns(struct pac_executor *ex)
 {
-    (void)ex;
-    return pac_clock_ns();
+    /* relaxed: a time, and nothing that was written before it. */
+    return PAC_UNLIKELY(ex->is_virtual) ? pac_atomic_load(&ex->virtual_ns, PAC_RELAXED)
+                                        : pac_clock_ns();
 }
 
 /* Queue any runnable at the back. [any thread] PAC_CLOSED: it stays the caller's. */

@@ -106,7 +106,7 @@ pac_reactor_init(struct pac_reactor *r)
     r->batch_next = r->batch_count = 0;
     r->event_fd = r->timer_fd = r->epoll_fd = -1;
     r->sources = NULL;
-    r->source_slots = 0;
+    r->source_slots = r->watched = 0;
     r->registrations = 0;
     r->batch = pac_alloc(PAC_REACTOR_BATCH * sizeof *r->batch);
     if (r->batch == NULL) {
@@ -166,7 +166,7 @@ pac_reactor_fini(struct pac_reactor *r)
     pac_free(r->sources);
     r->batch = NULL;
     r->sources = NULL;
-    r->source_slots = r->batch_next = r->batch_count = 0;
+    r->source_slots = r->watched = r->batch_next = r->batch_count = 0;
 }
 
 static struct pac_source *
@@ -211,6 +211,7 @@ pac_reactor_add(struct pac_reactor *r, struct pac_source *source)
         return PAC_NO_MEMORY;
     }
     r->registrations = source->registration = registration;
+    r->watched += r->sources[source->fd] == NULL;
     r->sources[source->fd] = source;
     return PAC_OK;
 }
@@ -234,6 +235,7 @@ pac_reactor_remove(struct pac_reactor *r, struct pac_source *source)
 {
     if (source_of(r, source->fd) == source) {
         r->sources[source->fd] = NULL;
+        r->watched--;
         control(r, EPOLL_CTL_DEL, source->fd, 0, 0);
     }
 }

@@ -37,6 +37,7 @@ struct pac_reactor {
     struct epoll_event *batch;   /* PAC_REACTOR_BATCH of them */
     struct pac_source **sources; /* by descriptor; NULL: not watched */
     int source_slots;
+    int watched;            /* how many of them there are */
     uint32_t registrations; /* how many there have been */
 };
 

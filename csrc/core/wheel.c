@@ -24,7 +24,8 @@
  * after a reset; that is found out when the slot is emptied.
  *
  * The last tick that 64 bits of nanoseconds begin never ends: a timer whose deadline lies within
- * it is filed like any other, and never due. Its tick needs bit 50, and nine digits have 54. */
+ * it is filed like any other, and never due. Its tick needs bit 50, and there are digits for 66.
+ * An exact wheel has no such tick, as PAC_NEVER is not filed. */
 #include "wheel.h"
 
 enum {
@@ -38,15 +39,16 @@ enum {
 /* ---- ticks and slots ------------------------------------------------------------------------ */
 
 static inline uint64_t
-tick_of_deadline(uint64_t deadline_ns)
+tick_of_deadline(const struct pac_wheel *w, uint64_t deadline_ns)
 {
-    return (deadline_ns >> PAC_WHEEL_TICK_BITS) + ((deadline_ns & (PAC_WHEEL_TICK_NS - 1)) != 0);
+    uint64_t tick = deadline_ns >> w->tick_bits;
+    return tick + (tick << w->tick_bits != deadline_ns);
 }
 
 static inline uint64_t
-tick_of_time(uint64_t now_ns)
+tick_of_time(const struct pac_wheel *w, uint64_t now_ns)
 {
-    return now_ns >> PAC_WHEEL_TICK_BITS;
+    return now_ns >> w->tick_bits;
 }
 
 /* The highest base-64 digit in which the two differ; they do differ. */
@@ -105,10 +107,11 @@ mark_empty(struct pac_wheel *w, unsigned level, unsigned slot)
 
 /* ---- arming and disarming ------------------------------------------------------------------- */
 
-void
-pac_wheel_init(struct pac_wheel *w, uint64_t now_ns)
+static void
+init(struct pac_wheel *w, uint64_t now_ns, unsigned tick_bits)
 {
-    w->elapsed = tick_of_time(now_ns);
+    w->tick_bits = tick_bits;
+    w->elapsed = tick_of_time(w, now_ns);
     w->sequence = 0;
     w->count = 0;
     w->levels = 0;
@@ -119,6 +122,18 @@ pac_wheel_init(struct pac_wheel *w, uint64_t now_ns)
             pac_list_init(&w->slots[level][slot]);
         }
     }
+}
+
+void
+pac_wheel_init(struct pac_wheel *w, uint64_t now_ns)
+{
+    init(w, now_ns, PAC_WHEEL_TICK_BITS);
+}
+
+void
+pac_wheel_init_exact(struct pac_wheel *w, uint64_t now_ns)
+{
+    init(w, now_ns, 0);
 }
 
 void
@@ -136,7 +151,7 @@ pac_wheel_insert(struct pac_wheel *w, struct pac_timer *t, uint64_t deadline_ns)
     if (deadline_ns == PAC_NEVER) {
         return;
     }
-    uint64_t tick = tick_of_deadline(deadline_ns);
+    uint64_t tick = tick_of_deadline(w, deadline_ns);
     w->count++;
     if (PAC_LIKELY(tick > w->elapsed)) {
         file_in_slot(w, t, tick);
@@ -311,7 +326,7 @@ empty_slot(struct pac_wheel *w, unsigned level, unsigned slot, struct pac_list *
     mark_empty(w, level, slot);
     while ((node = pac_list_pop_front(&w->slots[level][slot])) != NULL) {
         struct pac_timer *t = timer_of(node);
-        uint64_t tick = tick_of_deadline(t->deadline_ns);
+        uint64_t tick = tick_of_deadline(w, t->deadline_ns);
         PAC_ASSERT(tick >= w->elapsed);
         if (tick == w->elapsed) {
             push_due(w, &due, t);
@@ -326,7 +341,7 @@ empty_slot(struct pac_wheel *w, unsigned level, unsigned slot, struct pac_list *
 void
 pac_wheel_advance(struct pac_wheel *w, uint64_t now_ns, struct pac_list *expired)
 {
-    uint64_t now = tick_of_time(now_ns);
+    uint64_t now = tick_of_time(w, now_ns);
     if (!pac_list_is_empty(&w->immediate)) {
         empty_immediate(w, expired);
     }
@@ -370,11 +385,11 @@ pac_wheel_next_ns(const struct pac_wheel *w)
             /* One timer: its own time, and no wake-up for each level on the way down to it. The
              * time it was filed for, as one that was reset to later may come after others now. */
             const struct pac_timer *t = PAC_LIST_ENTRY(slot->head.next, struct pac_timer, node);
-            start = tick_of_deadline(t->filed_ns);
+            start = tick_of_deadline(w, t->filed_ns);
         }
     }
     /* Only the tick in which 64 bits of nanoseconds end has no such time. */
-    return start > tick_of_time(PAC_NEVER) ? PAC_NEVER : start << PAC_WHEEL_TICK_BITS;
+    return start > tick_of_time(w, PAC_NEVER) ? PAC_NEVER : start << w->tick_bits;
 }
 
 /* ---- checking ------------------------------------------------------------------------------- */
@@ -400,7 +415,8 @@ is_filed_right(uint64_t tick, uint64_t elapsed, unsigned level, unsigned slot)
 static bool
 is_timer_right(const struct pac_wheel *w, const struct pac_timer *t, unsigned slot)
 {
-    uint64_t tick = t->filed_ns / PAC_WHEEL_TICK_NS + (t->filed_ns % PAC_WHEEL_TICK_NS > 0);
+    uint64_t tick_ns = (uint64_t)1 << w->tick_bits;
+    uint64_t tick = t->filed_ns / tick_ns + (t->filed_ns % tick_ns > 0);
     if (t->slot != slot || t->sequence == 0 || t->sequence > w->sequence ||
         t->deadline_ns == PAC_NEVER) {
         return false;
@@ -438,17 +454,17 @@ is_list_right(const struct pac_wheel *w, const struct pac_list *list, unsigned s
 static bool
 is_next_right(const struct pac_wheel *w, uint64_t earliest_ns)
 {
-    uint64_t next_ns = pac_wheel_next_ns(w);
+    uint64_t next_ns = pac_wheel_next_ns(w), tick_ns = (uint64_t)1 << w->tick_bits;
     if (!pac_list_is_empty(&w->immediate)) {
         return next_ns == 0;
     }
-    if (earliest_ns > PAC_NEVER / PAC_WHEEL_TICK_NS * PAC_WHEEL_TICK_NS) {
+    if (earliest_ns > PAC_NEVER / tick_ns * tick_ns || earliest_ns == PAC_NEVER) {
         return next_ns == PAC_NEVER;
     }
     /* Not later than the deadline rounded up, and not a time that has passed already: waiting for
      * it must bring something about. */
-    return next_ns % PAC_WHEEL_TICK_NS == 0 && next_ns / PAC_WHEEL_TICK_NS > w->elapsed &&
-           (next_ns <= earliest_ns || next_ns - earliest_ns < PAC_WHEEL_TICK_NS);
+    return next_ns % tick_ns == 0 && next_ns / tick_ns > w->elapsed &&
+           (next_ns <= earliest_ns || next_ns - earliest_ns < tick_ns);
 }
 
 bool

@@ -1,13 +1,15 @@
 /* wheel.h - a hierarchical timing wheel: pure arithmetic on nanoseconds that it is told.
  *
  * Insert, remove and reset are O(1) and allocate nothing: the node belongs to the caller. A timer
- * is never handed out before its deadline, and less than PAC_WHEEL_TICK_NS after it if the wheel
- * is advanced in time. Any 64-bit deadline fits, years ahead too; PAC_NEVER takes no slot.
+ * is never handed out before its deadline, and less than a tick after it if the wheel is advanced
+ * in time. A tick is PAC_WHEEL_TICK_NS, or one nanosecond for an exact wheel. Any 64-bit deadline
+ * fits, years ahead too; PAC_NEVER takes no slot.
  *
  * Levels of 64 slots: a slot of level 0 is one tick wide, of level n+1 it is 64 slots of level n.
  * A timer is filed by the highest base-64 digit in which its tick differs from the tick the wheel
- * has come to, and moves down at most once a level as that time draws near. Nine levels of six
- * bits cover all ticks that 64 bits of nanoseconds have, so nothing ever wraps.
+ * has come to, and moves down at most once a level as that time draws near. Eleven levels of six
+ * bits cover all ticks that 64 bits of nanoseconds have (nine, if they are 16.4 us), so nothing
+ * ever wraps.
  *
  * Not thread-safe: one executor thread owns a wheel. Stands for Tokio's runtime/time/wheel. */
 #ifndef PAC_WHEEL_H
@@ -17,7 +19,7 @@
 
 #define PAC_WHEEL_TICK_BITS 14
 #define PAC_WHEEL_TICK_NS ((uint64_t)1 << PAC_WHEEL_TICK_BITS) /* 16.4 us */
-enum { PAC_WHEEL_LEVELS = PAC_SHRUNK(9, 1), PAC_WHEEL_SLOTS = PAC_SHRUNK(64, 1) };
+enum { PAC_WHEEL_LEVELS = PAC_SHRUNK(11, 1), PAC_WHEEL_SLOTS = PAC_SHRUNK(64, 1) };
 
 struct pac_timer {
     struct pac_list_node
@@ -35,6 +37,7 @@ struct pac_timer {
 struct pac_wheel {
     uint64_t elapsed; /* tick up to which (inclusive) all has been handed out */
     uint64_t sequence;
+    unsigned tick_bits;                  /* a tick is 2^tick_bits nanoseconds */
     size_t count;                        /* timers in slots or immediate */
     uint32_t levels;                     /* bit n: level n has an occupied slot */
     uint64_t occupied[PAC_WHEEL_LEVELS]; /* bit n: slot n has a timer */
@@ -44,6 +47,16 @@ struct pac_wheel {
 
 /* `now_ns`: the time that the wheel starts at. */
 void pac_wheel_init(struct pac_wheel *w, uint64_t now_ns);
+
+/* The same, with ticks of one nanosecond: what is due is handed out at its very deadline. */
+void pac_wheel_init_exact(struct pac_wheel *w, uint64_t now_ns);
+
+/* The time that it has come to, rounded down to a tick: a deadline that is due already. */
+static inline uint64_t
+pac_wheel_elapsed_ns(const struct pac_wheel *w)
+{
+    return w->elapsed << w->tick_bits;
+}
 
 /* A timer that is in no wheel. */
 void pac_timer_init(struct pac_timer *t, void (*fire)(struct pac_timer *timer));

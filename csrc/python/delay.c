@@ -49,7 +49,7 @@ pacpy_running_asyncio_loop(struct pacpy_state *st)
 static inline uint64_t
 due_at_once(struct pac_executor *ex)
 {
-    return ex->wheel.elapsed << PAC_WHEEL_TICK_BITS;
+    return pac_wheel_elapsed_ns(&ex->wheel);
 }
 
 static inline uint64_t

@@ -157,7 +157,7 @@ arm_in_wheel(TimeoutObject *self)
     if (ns <= ex->now_ns + LOOK_AGAIN_NS && ns <= pac_executor_now_ns(ex)) {
         /* What has passed is due with the next turn, and not at the end of the present tick: a
          * time that the wheel has come to. */
-        ns = ex->wheel.elapsed << PAC_WHEEL_TICK_BITS;
+        ns = pac_wheel_elapsed_ns(&ex->wheel);
     }
     pac_wheel_insert(&ex->wheel, &self->timer, ns);
     Py_INCREF(self);

@@ -22,10 +22,20 @@ static struct pac_wheel wheel;
 static struct pac_timer timers[TIMERS];
 static struct pac_list expired;
 
+/* Of the wheel that begin_at makes: a tick, and the levels that its ticks can have. */
+static uint64_t tick_ns = TICK;
+enum { COARSE_LEVELS = 9 };
+static unsigned levels = COARSE_LEVELS;
+
 static void
 begin_at(uint64_t now_ns)
 {
-    pac_wheel_init(&wheel, now_ns);
+    if (tick_ns == 1) {
+        pac_wheel_init_exact(&wheel, now_ns);
+    }
+    else {
+        pac_wheel_init(&wheel, now_ns);
+    }
     pac_list_init(&expired);
     for (int i = 0; i < TIMERS; i++) {
         pac_timer_init(&timers[i], NULL);
@@ -145,13 +155,13 @@ test_each_level_files_by_its_digit(void)
 {
     uint64_t power = 1;
     begin_at(0);
-    for (unsigned level = 0; level < PAC_WHEEL_LEVELS; level++, power *= 64) {
+    for (unsigned level = 0; level < levels; level++, power *= 64) {
         insert((int)level, 3 * power * TICK);
         CHECK_INT(timers[level].slot, level * PAC_WHEEL_SLOTS + 3);
         CHECK_INT(wheel.levels, (2u << level) - 1);
     }
-    CHECK_INT(wheel.count, PAC_WHEEL_LEVELS);
-    for (int level = PAC_WHEEL_LEVELS - 1; level >= 0; level--) {
+    CHECK_INT(wheel.count, levels);
+    for (int level = (int)levels - 1; level >= 0; level--) {
         take_out(level);
         CHECK_INT(wheel.levels, (1u << level) - 1);
     }
@@ -173,7 +183,7 @@ test_far_ahead(void)
         CHECK(pac_wheel_check(&wheel));
         advances++;
     }
-    CHECK(advances <= PAC_WHEEL_LEVELS);
+    CHECK(advances <= (int)levels);
     CHECK(pac_wheel_pop_expired(&expired) == &timers[0]);
 
     begin_at(start);
@@ -181,6 +191,33 @@ test_far_ahead(void)
     insert(1, start + 2 * year);
     CHECK_FIRED(start + 500 * year - 1, "b");
     CHECK_FIRED(start + 500 * year + TICK, "a");
+}
+
+static void
+test_an_exact_wheel_knows_every_nanosecond(void)
+{
+    tick_ns = 1;
+    begin_at(0);
+    CHECK(pac_wheel_elapsed_ns(&wheel) == 0);
+    insert(0, 1);
+    insert(1, 3);
+    insert(2, 2);
+    insert(3, PAC_NEVER - 1);
+    insert(4, PAC_NEVER);
+    insert(5, 0);
+    CHECK_FIRED(0, "f");
+    for (int i = 0; i < 3; i++) {
+        const char *const letters[] = {"a", "c", "b"};
+        uint64_t next_ns = pac_wheel_next_ns(&wheel);
+        CHECK(next_ns == (uint64_t)i + 1);
+        CHECK_FIRED(next_ns, letters[i]);
+        CHECK(pac_wheel_elapsed_ns(&wheel) == next_ns);
+    }
+    CHECK(pac_wheel_next_ns(&wheel) == PAC_NEVER - 1);
+    CHECK_FIRED(PAC_NEVER - 2, "");
+    CHECK_FIRED(PAC_NEVER - 1, "d");
+    CHECK(pac_wheel_next_ns(&wheel) == PAC_NEVER);
+    tick_ns = TICK;
 }
 
 static void
@@ -633,7 +670,7 @@ random_upto(uint64_t max)
 static uint64_t
 ticks_up(uint64_t ns)
 {
-    return ns / TICK + (ns % TICK != 0);
+    return ns / tick_ns + (ns % tick_ns != 0);
 }
 
 /* Up to `max`, and a little as often as a lot. */
@@ -650,7 +687,7 @@ random_deadline(void)
         case 0:
             return PAC_NEVER;
         case 1: /* passed */
-            return run.now_ns - random_upto(run.now_ns < 4 * TICK ? run.now_ns : 4 * TICK);
+            return run.now_ns - random_upto(run.now_ns < 4 * tick_ns ? run.now_ns : 4 * tick_ns);
         case 2:
             return random_upto(run.now_ns);
         case 3: /* the same as another one's */
@@ -658,7 +695,7 @@ random_deadline(void)
             return run.expect[random_upto(ALIVE - 1)].deadline_ns;
         case 5: /* at the edge of a slot */
         {
-            uint64_t width = TICK << 6 * random_upto(PAC_WHEEL_LEVELS - 2);
+            uint64_t width = tick_ns << 6 * random_upto(levels - 2);
             uint64_t edge = pac_ns_add(run.now_ns, width) / width * width;
             return pac_ns_add(edge - 1, random_upto(2));
         }
@@ -673,7 +710,7 @@ expect_next(void)
     int first = -1;
     for (int i = 0; i < ALIVE; i++) {
         struct expectation *e = &run.expect[i], *f = first < 0 ? NULL : &run.expect[first];
-        if (e->armed && ticks_up(e->deadline_ns) <= run.now_ns / TICK &&
+        if (e->armed && ticks_up(e->deadline_ns) <= run.now_ns / tick_ns &&
             (f == NULL || e->deadline_ns < f->deadline_ns ||
              (e->deadline_ns == f->deadline_ns && e->order < f->order))) {
             first = i;
@@ -697,7 +734,7 @@ static void
 expect_armed(int i, uint64_t deadline_ns)
 {
     run.expect[i].armed = deadline_ns != PAC_NEVER;
-    run.expect[i].was_late = ticks_up(deadline_ns) <= run.now_ns / TICK;
+    run.expect[i].was_late = ticks_up(deadline_ns) <= run.now_ns / tick_ns;
     run.expect[i].deadline_ns = deadline_ns;
     run.expect[i].order = ++run.order;
 }
@@ -740,13 +777,13 @@ step_advance(uint64_t now_ns, bool in_time, bool meddle)
         REQUIRE(t == &timers[i]);
         REQUIRE(t->filed_ns == run.expect[i].deadline_ns);
         REQUIRE(t->filed_ns <= run.now_ns);
-        REQUIRE(!in_time || run.expect[i].was_late || run.now_ns - t->filed_ns < TICK);
+        REQUIRE(!in_time || run.expect[i].was_late || run.now_ns - t->filed_ns < tick_ns);
         run.expect[i].armed = false;
         if (meddle && random_upto(3) == 0) {
             int other = (int)random_upto(ALIVE - 1);
             /* Not a deadline that has passed: it would come by the next advance, where the model,
              * which looks at the time alone, would want it now. */
-            uint64_t later_ns = pac_ns_add(run.now_ns, TICK + random_upto(9 * TICK));
+            uint64_t later_ns = pac_ns_add(run.now_ns, tick_ns + random_upto(9 * tick_ns));
             if (random_upto(1) == 0) {
                 pac_wheel_remove(&wheel, &timers[other]);
                 run.expect[other].armed = false;
@@ -796,14 +833,14 @@ step_time(void)
 static void
 finish(void)
 {
-    int advances = 0, limit = (int)expect_count() * 2 * PAC_WHEEL_LEVELS + 1;
+    int advances = 0, limit = (int)expect_count() * 2 * (int)levels + 1;
     for (uint64_t next_ns; (next_ns = pac_wheel_next_ns(&wheel)) != PAC_NEVER && !run.failed;) {
         step_advance(next_ns, true, false);
         REQUIRE(++advances <= limit);
     }
     for (int i = 0; i < ALIVE; i++) {
         /* Only the last tick of 64 bits does not come. */
-        REQUIRE(!run.expect[i].armed || run.expect[i].deadline_ns > PAC_NEVER / TICK * TICK);
+        REQUIRE(!run.expect[i].armed || run.expect[i].deadline_ns > PAC_NEVER / tick_ns * tick_ns);
         REQUIRE(pac_timer_is_armed(&timers[i]) == run.expect[i].armed);
         pac_wheel_remove(&wheel, &timers[i]);
     }
@@ -879,12 +916,12 @@ static void
 test_random_histories_from_every_level_top(void)
 {
     bool good = true;
-    for (int level = 1; level <= 8; level++) {
+    for (int level = 1; level < (int)levels; level++) {
         for (int i = 0; i < HISTORIES * 4 && good; i++) {
             struct history history = histories[i % HISTORIES];
-            uint64_t tops = level == 8 ? 1 + seed % 3 : 1 + seed % 63;
-            history.start_ns = (tops << 6 * level) * TICK - 2 * TICK;
-            history.start_spread = 4 * TICK;
+            uint64_t tops = level == (int)levels - 1 ? 1 + seed % 3 : 1 + seed % 63;
+            history.start_ns = (tops << 6 * level) * tick_ns - 2 * tick_ns;
+            history.start_spread = 4 * tick_ns;
             good = run_history(&history, seed++);
         }
     }
@@ -901,6 +938,7 @@ main(int argc, char **argv)
     RUN(test_slot_boundaries);
     RUN(test_each_level_files_by_its_digit);
     RUN(test_far_ahead);
+    RUN(test_an_exact_wheel_knows_every_nanosecond);
     RUN(test_the_last_ticks_of_64_bits);
     RUN(test_never);
     RUN(test_late_arming_is_handed_out_by_the_next_advance);
@@ -918,7 +956,11 @@ main(int argc, char **argv)
     RUN(test_firing_may_insert_reset_and_remove_others);
     RUN(test_one_in_an_expired_list_is_armed_until_it_is_popped);
     RUN(test_a_million_timers);
-    RUN(test_random_histories);
-    RUN(test_random_histories_from_every_level_top);
+    for (int exact = 0; exact < 2; exact++) {
+        tick_ns = exact ? 1 : TICK;
+        levels = exact ? PAC_WHEEL_LEVELS : COARSE_LEVELS;
+        RUN(test_random_histories);
+        RUN(test_random_histories_from_every_level_top);
+    }
     return TESTING_RESULT();
 }

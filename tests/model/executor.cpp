@@ -10,6 +10,7 @@
 #include "../../csrc/core/inject.c"
 #include "../../csrc/core/park.c"
 #include "../../csrc/core/scheduler.c"
+#include "../../csrc/core/shuffle.c"
 #include "../../csrc/core/task_state.c"
 
 #include "../../csrc/core/task.c"
@@ -27,6 +28,12 @@ pac_wheel_init(struct pac_wheel *w, uint64_t now_ns)
 {
     pac_list_init(&w->immediate);
     pac_list_init(&w->slots[0][0]);
+}
+
+void
+pac_wheel_init_exact(struct pac_wheel *w, uint64_t now_ns)
+{
+    pac_wheel_init(w, now_ns);
 }
 
 void
