@@ -8,13 +8,14 @@ that readiness.
 from __future__ import annotations
 
 import asyncio
+import operator
 import selectors
 import signal
 import sys
 import threading
 from asyncio import events
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from . import _core, _support
 
@@ -215,13 +216,43 @@ def _nothing() -> None:
     pass
 
 
-def new_event_loop(*, debug: bool | None = None) -> EventLoop:
+_SEEDS = 2**64
+
+
+def _check_seed(seed: Any) -> int:
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise TypeError(f"seed must be an int or None, not {type(seed).__name__}")
+    number = operator.index(seed)
+    if not 0 <= number < _SEEDS:
+        raise ValueError(f"seed must be from 0 to 2**64 - 1, not {number}")
+    return number
+
+
+def new_event_loop(
+    *,
+    clock: Literal["monotonic", "virtual"] = "monotonic",
+    seed: int | None = None,
+    debug: bool | None = None,
+) -> EventLoop:
     """A new EventLoop, for asyncio.Runner(loop_factory=...), uvicorn --loop, anyio and the like.
 
-    `debug` is asyncio's debug mode; None: as PYTHONASYNCIODEBUG and -X dev say. May be called on
-    any thread.
+    `clock` and `seed` as for Runtime. `debug` is asyncio's debug mode; None: as PYTHONASYNCIODEBUG
+    and -X dev say. May be called on any thread.
     """
-    loop = EventLoop()
+    if not isinstance(clock, str):
+        raise TypeError(f"clock must be a str, not {type(clock).__name__}")
+    if clock not in ("monotonic", "virtual"):
+        raise ValueError(f"clock must be 'monotonic' or 'virtual', not {clock!r}")
+    if seed is not None:
+        seed = _check_seed(seed)
+    if clock == "virtual":
+        from ._virtual_clock import VirtualClockLoop
+
+        loop: EventLoop = VirtualClockLoop()
+    else:
+        loop = EventLoop()
+    if seed is not None:
+        loop._use_seed(seed)
     if debug is not None:
         loop.set_debug(debug)
     return loop

@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from . import _core, _support
 from ._eventloop import EventLoop, new_event_loop
@@ -116,10 +116,30 @@ class Runtime:
     finishes them. `debug` is asyncio's debug mode; None: as PYTHONASYNCIODEBUG and -X dev say.
     Belongs to the thread that uses it, but for what handle() returns. Stands for Tokio's
     current_thread Runtime, and does what asyncio.Runner does.
+
+    clock="virtual": now(), loop.time() and all timers are on a clock that starts at 0.0, stands
+    still while anything runs, and jumps to the next deadline when all tasks wait. Descriptors are
+    looked at once before each jump, and there is none while a thread of the pool is at work
+    (spawn_blocking, run_in_executor, getaddrinfo). When there is no deadline, it waits for
+    descriptors, signal handlers and threads that are there; without those run() raises
+    RuntimeError "deadlock", naming the tasks.
+
+    seed: an int from 0 to 2**64 - 1. The tasks that are ready run in a pseudo-random order, and
+    select() tries its branches in one; the same seed gives the same run, if all that the program
+    does depends on nothing else (a virtual clock belongs to that). Callbacks of call_soon keep
+    their order, and no task overtakes one.
+
+    Raises TypeError and ValueError for a clock or seed that is none.
     """
 
-    def __init__(self, *, debug: bool | None = None) -> None:
-        self._loop = new_event_loop(debug=debug)
+    def __init__(
+        self,
+        *,
+        clock: Literal["monotonic", "virtual"] = "monotonic",
+        seed: int | None = None,
+        debug: bool | None = None,
+    ) -> None:
+        self._loop = new_event_loop(clock=clock, seed=seed, debug=debug)
         self._context: Context | None = None
         self._pid = os.getpid()
         self._interrupts = 0
@@ -210,6 +230,17 @@ class Runtime:
         """The asyncio loop that this runtime is. RuntimeError if it is closed."""
         self._check_open()
         return self._loop
+
+    def advance(self, seconds: float, /) -> None:
+        """Move the virtual clock on by `seconds`; the timers that are due then run from the next
+        turn on.
+
+        Inside run() or between two. Raises RuntimeError without clock="virtual", if closed, or if
+        it runs on another thread; ValueError if seconds is negative, infinite or NaN, TypeError if
+        it is no number. Stands for tokio::time::advance.
+        """
+        self._check_open()
+        self._loop._advance(seconds)
 
     def metrics(self) -> RuntimeMetrics:
         """What the executor has counted so far: RuntimeMetrics. RuntimeError if it is closed."""

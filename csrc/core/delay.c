@@ -224,6 +224,12 @@ pac_delay_reset(struct pac_delay *d, uint64_t deadline_ns)
     }
 }
 
+uint64_t
+pac_delay_now_ns(const struct pac_delay *d)
+{
+    return d->entry != NULL ? pac_executor_now_ns(d->entry->executor) : pac_clock_ns();
+}
+
 void
 pac_delay_drop(struct pac_delay *d)
 {

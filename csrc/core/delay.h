@@ -38,6 +38,9 @@ void pac_delay_reset(struct pac_delay *d, uint64_t deadline_ns);
 /* True once the timer has fired for the present deadline. */
 bool pac_delay_is_elapsed(const struct pac_delay *d);
 
+/* The present time on the clock of the executor that it is armed on; pac_clock_ns's if on none. */
+uint64_t pac_delay_now_ns(const struct pac_delay *d);
+
 /* Disarm. It may be polled again afterwards, and is armed anew then. */
 void pac_delay_drop(struct pac_delay *d);
 

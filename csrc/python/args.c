@@ -7,6 +7,7 @@
  */
 #include "args.h"
 
+#include <float.h>
 #include <math.h>
 
 /* 2**64, the first double that does not fit. */
@@ -60,6 +61,22 @@ pacpy_ns_from_double(double seconds)
         return 0;
     }
     return ns >= NS_END ? PAC_NEVER : (uint64_t)ns;
+}
+
+/* A time that was computed from another one is off by two units in its last place at the most. */
+#define ROUNDING (4 * DBL_EPSILON)
+
+uint64_t
+pacpy_ns_of_time(struct pac_executor *ex, double when)
+{
+    uint64_t up_ns = pacpy_ns_from_double(when);
+    if (PAC_LIKELY(ex == NULL || !ex->is_virtual) || up_ns == 0 || up_ns == PAC_NEVER) {
+        return up_ns;
+    }
+    /* Not the present, or who waits until now() >= when would wait in vain. */
+    double above = when * 1e9 - (double)(up_ns - 1);
+    bool is_rounding = above > 0 && above <= when * 1e9 * ROUNDING;
+    return is_rounding && up_ns - 1 > pac_executor_now_ns(ex) ? up_ns - 1 : up_ns;
 }
 
 int

@@ -4,7 +4,7 @@
 
 #include "state.h"
 
-#include "../core/platform.h"
+#include "../core/executor.h"
 
 /* Seconds (anything with __float__ or __index__) as nanoseconds, rounded up: zero and less is 0,
  * what is beyond 64 bits or infinite is PAC_NEVER. `what` names the argument. 0, or -1 with
@@ -14,6 +14,11 @@ int pacpy_ns_from_seconds(PyObject *seconds, const char *what, uint64_t *ns);
 /* The two halves of that, for who needs the float as well: the object is asked once. */
 int pacpy_double_from_seconds(PyObject *seconds, const char *what, double *value);
 uint64_t pacpy_ns_from_double(double seconds);
+
+/* A time on the clock of `ex` (NULL: the real one) as nanoseconds. Rounded up as well, but on a
+ * virtual clock a time that floats cannot tell from a whole nanosecond to come is that nanosecond:
+ * the float 0.1 + 0.2 is 0.3 s, where the real clock's time does not have to be hit. */
+uint64_t pacpy_ns_of_time(struct pac_executor *ex, double when);
 
 /* Nanoseconds as float seconds; PAC_NEVER is inf. */
 double pacpy_seconds_from_ns(uint64_t ns);

@@ -274,7 +274,9 @@ Delay_repr(PyObject *op)
     }
     uint64_t left_ns = self->after_ns;
     if (self->fixed) {
-        uint64_t deadline_ns = self->delay.deadline_ns, now_ns = pac_clock_ns();
+        struct pac_executor *ex = pac_executor_current();
+        uint64_t deadline_ns = self->delay.deadline_ns;
+        uint64_t now_ns = ex != NULL ? pac_executor_now_ns(ex) : pac_delay_now_ns(&self->delay);
         left_ns = deadline_ns == PAC_NEVER ? PAC_NEVER
                   : deadline_ns > now_ns   ? deadline_ns - now_ns
                                            : 0;
@@ -330,7 +332,7 @@ Delay_reset(PyObject *op, PyObject *seconds)
     if (!fixed && self->delay.entry != NULL) {
         /* A loop on another thread, or one that does not run at the moment, is counting. */
         fixed = true;
-        deadline_ns = pac_ns_add(pac_clock_ns(), after_ns);
+        deadline_ns = pac_ns_add(pac_delay_now_ns(&self->delay), after_ns);
     }
     self->elapsed = false;
     self->fixed = fixed;
@@ -460,10 +462,11 @@ PyDoc_STRVAR(sleep_until_doc,
 static PyObject *
 delay_sleep_until(PyObject *module, PyObject *when)
 {
-    uint64_t ns;
-    if (pacpy_ns_from_seconds(when, "sleep_until: when", &ns) < 0) {
+    double seconds;
+    if (pacpy_double_from_seconds(when, "sleep_until: when", &seconds) < 0) {
         return NULL;
     }
+    uint64_t ns = pacpy_ns_of_time(pac_executor_current(), seconds);
     return delay_new(pacpy_state_of(module), true, ns, Py_None);
 }
 

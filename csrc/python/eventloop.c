@@ -10,6 +10,7 @@
 
 #include "../core/budget.h"
 
+#include <math.h>
 #include <unistd.h>
 
 PAC_THREAD_LOCAL LoopObject *pacpy_running_loop;
@@ -23,7 +24,7 @@ before_wait(void *data)
     if (pacpy_loop_leave_task(loop) < 0) {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
-    pacpy_freelists_trim(loop->st, loop->executor->now_ns);
+    pacpy_freelists_trim(loop->st, loop->executor->stretch_ns);
     loop->waiting = PyEval_SaveThread();
 }
 
@@ -39,6 +40,20 @@ after_wait(void *data, bool interrupted)
         return false;
     }
     return true;
+}
+
+/* Nothing is left to wait for on the virtual clock, as far as the executor knows. */
+static uint64_t
+stuck(void *data)
+{
+    LoopObject *loop = data;
+    uint64_t wait_ns = 0;
+    PyObject *seconds = PyObject_CallMethodNoArgs((PyObject *)loop, loop->st->str__stuck);
+    if (seconds == NULL || pacpy_ns_from_seconds(seconds, "_stuck", &wait_ns) < 0) {
+        pacpy_loop_raise(loop, PyErr_GetRaisedException());
+    }
+    Py_XDECREF(seconds);
+    return wait_ns == 0 ? 0 : pac_ns_add(pac_clock_ns(), wait_ns);
 }
 
 /* ---- the current task ----------------------------------------------------------------------- */
@@ -224,6 +239,10 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
 static PyObject *
 Loop_time(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    struct pac_executor *ex = ((LoopObject *)op)->executor;
+    if (PAC_UNLIKELY(ex != NULL && ex->is_virtual)) {
+        return PyFloat_FromDouble(pacpy_seconds_from_ns(pac_executor_now_ns(ex)));
+    }
     /* As time.monotonic() computes it, so that the two never differ by a rounding. */
     return PyFloat_FromDouble((double)pac_clock_ns() * 1e-9);
 }
@@ -234,7 +253,7 @@ Loop_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
 {
     LoopObject *loop = (LoopObject *)op;
     PyObject *context;
-    uint64_t deadline_ns;
+    double when;
     if (nargs < 2 || args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, nargs < 2 ? "call_at() needs a time and a callback"
                                                    : "when cannot be None");
@@ -242,9 +261,10 @@ Loop_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
     }
     if (check_callback(loop, args[1], "call_at", true) < 0 ||
         context_keyword(loop, args, nargs, kwnames, &context) < 0 ||
-        pacpy_ns_from_seconds(args[0], "call_at: when", &deadline_ns) < 0) {
+        pacpy_double_from_seconds(args[0], "call_at: when", &when) < 0) {
         return NULL;
     }
+    uint64_t deadline_ns = pacpy_ns_of_time(loop->executor, when);
     return pacpy_handle_at(loop, deadline_ns, args[0], args[1], args + 2, nargs - 2, context);
 }
 
@@ -264,7 +284,7 @@ Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
         pacpy_ns_from_seconds(args[0], "call_later: delay", &delay_ns) < 0) {
         return NULL;
     }
-    uint64_t deadline_ns = pac_ns_add(pac_clock_ns(), delay_ns);
+    uint64_t deadline_ns = pac_ns_add(pac_executor_now_ns(loop->executor), delay_ns);
     return pacpy_handle_at(loop, deadline_ns, NULL, args[1], args + 2, nargs - 2, context);
 }
 
@@ -372,6 +392,7 @@ run_result(LoopObject *loop, enum pac_status status)
             return NULL;
         case PAC_NO_MEMORY:
             return PyErr_NoMemory();
+        case PAC_DEADLOCK: /* what stuck() has raised came first */
         case PAC_NO_EXECUTOR:
         case PAC_OS_ERROR:
             break;
@@ -422,6 +443,99 @@ Loop_run(PyObject *op, PyObject *Py_UNUSED(ignored))
     }
     return run_result(loop, status);
 }
+
+/* ---- deterministic runs --------------------------------------------------------------------- */
+
+PyDoc_STRVAR(use_virtual_clock_doc,
+             "_use_virtual_clock($self, /)\n--\n\n"
+             "Before anything else is done with the loop: its clock is a virtual one.");
+
+static PyObject *
+Loop_use_virtual_clock(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (pacpy_loop_check_open(loop) < 0) {
+        return NULL;
+    }
+    pac_executor_use_virtual_clock(loop->executor, stuck);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(use_seed_doc, "_use_seed($self, seed, /)\n--\n\n"
+                           "Ready tasks come in the order of this seed, of 64 bits.");
+
+static PyObject *
+Loop_use_seed(PyObject *op, PyObject *seed)
+{
+    LoopObject *loop = (LoopObject *)op;
+    uint64_t value = PyLong_AsUnsignedLongLong(seed);
+    if ((value == (uint64_t)-1 && PyErr_Occurred()) || pacpy_loop_check_open(loop) < 0) {
+        return NULL;
+    }
+    pac_executor_seed(loop->executor, value);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(advance_doc, "_advance($self, seconds, /)\n--\n\n"
+                          "Move the virtual clock on; RuntimeError if it is the real one, or from\n"
+                          "another thread while it runs.");
+
+static PyObject *
+Loop_advance(PyObject *op, PyObject *seconds)
+{
+    LoopObject *loop = (LoopObject *)op;
+    double value;
+    if (pacpy_loop_check_open(loop) < 0) {
+        return NULL;
+    }
+    if (!loop->executor->is_virtual) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "only a virtual clock can be advanced: use clock=\"virtual\"");
+        return NULL;
+    }
+    if (loop->thread_id != 0 && loop->thread_id != PyThread_get_thread_ident()) {
+        PyErr_SetString(PyExc_RuntimeError, "the loop is running on another thread");
+        return NULL;
+    }
+    if (pacpy_double_from_seconds(seconds, "advance: seconds", &value) < 0) {
+        return NULL;
+    }
+    if (value < 0 || isinf(value)) {
+        PyErr_Format(PyExc_ValueError, "advance: seconds must be finite and not negative, not %R",
+                     seconds);
+        return NULL;
+    }
+    pac_executor_advance(loop->executor, pacpy_ns_from_double(value));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(hold_clock_doc,
+             "_hold_clock($self, /)\n--\n\n"
+             "The virtual clock waits for what is under way, until _release_clock() is called as\n"
+             "often. On the thread of the loop.");
+
+static PyObject *
+Loop_hold_clock(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (pacpy_loop_check_open(loop) < 0) {
+        return NULL;
+    }
+    pac_executor_hold_clock(loop->executor);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Loop_release_clock(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (loop->executor != NULL && loop->executor->clock_holds > 0) {
+        pac_executor_release_clock(loop->executor);
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- stopping and closing ------------------------------------------------------------------- */
 
 static PyObject *
 Loop_stop(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -596,6 +710,7 @@ Loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     LoopObject *loop = (LoopObject *)op;
     loop->st = st;
     loop->pid = getpid();
+    loop->first_task_id = st->next_task_id;
     struct pac_park_hooks hooks = {before_wait, after_wait, loop};
     enum pac_status status;
     loop->executor = pac_executor_new(&hooks, &status);
@@ -694,12 +809,18 @@ static PyMethodDef Loop_methods[] = {
      "call_later(delay, callback, *args, context=None): call it in `delay` seconds."},
     {"call_at", FASTCALL(Loop_call_at), METH_FASTCALL | METH_KEYWORDS,
      "call_at(when, callback, *args, context=None): call it when time() is `when`."},
-    {"time", Loop_time, METH_NOARGS, "The loop's clock, in seconds: time.monotonic()."},
+    {"time", Loop_time, METH_NOARGS,
+     "The loop's clock, in seconds: time.monotonic(), or the virtual one."},
     {"create_future", Loop_create_future, METH_NOARGS, "A new asyncio future of this loop."},
     {"create_task", FASTCALL(Loop_create_task), METH_FASTCALL | METH_KEYWORDS,
      "create_task(coro, *, name=None, context=None): run a coroutine as a Task."},
     {"get_debug", Loop_get_debug, METH_NOARGS, "Whether debug mode is on."},
     {"stop", Loop_stop, METH_NOARGS, "Leave run_forever after the present pass."},
+    {"_use_virtual_clock", Loop_use_virtual_clock, METH_NOARGS, use_virtual_clock_doc},
+    {"_use_seed", Loop_use_seed, METH_O, use_seed_doc},
+    {"_advance", Loop_advance, METH_O, advance_doc},
+    {"_hold_clock", Loop_hold_clock, METH_NOARGS, hold_clock_doc},
+    {"_release_clock", Loop_release_clock, METH_NOARGS, "The counterpart of _hold_clock()."},
     {"_run", Loop_run, METH_NOARGS, "Run until stop(); run_forever sets the rest up."},
     {"_disown", Loop_disown, METH_NOARGS, "In a fork's child: the loop belongs to the parent."},
     {"_close_core", Loop_close_core, METH_NOARGS, "End all tasks and close the executor."},

@@ -28,6 +28,7 @@ typedef struct pacpy_loop {
     struct pacpy_adopted *
         *reporting; /* while a source reports an event: where it remembers the handle */
     uint64_t polls, spurious_polls;
+    uint64_t first_task_id;  /* the id of the task made before the loop was: see Task_hash */
     unsigned long thread_id; /* of the thread that runs it; 0: none */
     pid_t pid;               /* the process that made it: a fork's child may not run it */
     bool debug;

@@ -61,6 +61,7 @@
     X(set_result)               \
     X(throw)                    \
     X(time)                     \
+    X(_stuck)                   \
     X(uncancel)                 \
     X(cancelling)
 

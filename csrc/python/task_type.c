@@ -298,6 +298,17 @@ Task_print_stack(PyObject *op, PyObject *args, PyObject *kwargs)
                                limit, file);
 }
 
+/* By number, from the loop's first task on: programs and asyncio itself keep tasks in sets, whose
+ * order has to be the same in each run of the same seed. The address would not be. */
+static Py_hash_t
+Task_hash(PyObject *op)
+{
+    struct pacpy_task *t = pacpy_task_of(op);
+    LoopObject *loop = t->completion.loop;
+    uint64_t number = t->id - (loop != NULL ? loop->first_task_id : 0);
+    return (Py_hash_t)(number & PY_SSIZE_T_MAX);
+}
+
 #define KEYWORDS(f) (PyCFunction)(void (*)(void)) f
 
 static PyMethodDef Task_methods[] = {
@@ -386,6 +397,7 @@ static PyType_Slot Task_slots[] = {
     {Py_tp_finalize, Task_finalize},
     {Py_tp_dealloc, Task_dealloc},
     {Py_tp_repr, Task_repr},
+    {Py_tp_hash, Task_hash},
     {Py_tp_iter, pacpy_future_iter},
     {Py_tp_iternext, pacpy_completion_next},
     {Py_am_await, pacpy_completion_await},

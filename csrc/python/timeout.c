@@ -474,7 +474,7 @@ deadline_at(struct deadline *d, PyObject *when, const char *what)
     if (pacpy_double_from_seconds(when, what, &d->seconds) < 0) {
         return -1;
     }
-    d->ns = pacpy_ns_from_double(d->seconds);
+    d->ns = pacpy_ns_of_time(pac_executor_current(), d->seconds);
     d->kind = AT;
     return 0;
 }
