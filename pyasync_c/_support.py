@@ -134,6 +134,38 @@ def note_duration(loop: Any, what: Any, seconds: float) -> None:
         base_events.logger.warning("Executing %s took %.3f seconds", described, seconds)
 
 
+# ── what a task waits for ────────────────────────────────────────────────────────────────────
+
+
+def _is_asyncio(frame: Any) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("asyncio.")
+
+
+def describe_task(task: Any) -> str:
+    """task 'name' in f at file.py:12, waiting for <Notified waiting>"""
+    frame, awaited = None, None
+    inner: Any = task.get_coro()
+    while inner is not None:
+        awaited = inner
+        for kind in ("cr", "gi", "ag"):
+            if hasattr(inner, f"{kind}_frame"):
+                here = getattr(inner, f"{kind}_frame")
+                if here is not None and (frame is None or not _is_asyncio(here)):
+                    frame = here
+                inner = getattr(inner, f"{kind}_yieldfrom" if kind == "gi" else f"{kind}_await")
+                break
+        else:
+            break
+    waiter = task._fut_waiter if task._fut_waiter is not None else awaited
+    text = f"task {task.get_name()!r}"
+    if frame is not None:
+        text += f" in {frame.f_code.co_qualname} at {frame.f_code.co_filename}:{frame.f_lineno}"
+    try:
+        return f"{text}, waiting for {waiter!r}"
+    except Exception:
+        return f"{text}, waiting for {type(waiter).__name__}"
+
+
 # ── asyncio.all_tasks ────────────────────────────────────────────────────────────────────────
 
 _loops: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from . import _support
 from ._eventloop import EventLoop
 
 # How long to wait, in real seconds, before asking again whether other threads have ended.
@@ -104,36 +105,7 @@ def _other_threads(loop: VirtualClockLoop) -> Iterator[threading.Thread]:
 def _describe_deadlock(loop: VirtualClockLoop) -> str:
     tasks = loop._live_tasks()
     lines = [f"deadlock: nothing is left to wait for, at {loop.time():.9g} s of the virtual clock"]
-    lines += [f"  {_describe(task)}" for task in tasks[:_TASKS_MAX]]
+    lines += [f"  {_support.describe_task(task)}" for task in tasks[:_TASKS_MAX]]
     if len(tasks) > _TASKS_MAX:
         lines.append(f"  and {len(tasks) - _TASKS_MAX} more tasks")
     return "\n".join(lines)
-
-
-def _is_asyncio(frame: Any) -> bool:
-    return str(frame.f_globals.get("__name__")).startswith("asyncio.")
-
-
-def _describe(task: asyncio.Task[Any]) -> str:
-    """'name' in f() at file.py:12, waiting for <Notified pending>"""
-    frame, awaited = None, None
-    inner: Any = task.get_coro()
-    while inner is not None:
-        awaited = inner
-        for kind in ("cr", "gi", "ag"):
-            if hasattr(inner, f"{kind}_frame"):
-                here = getattr(inner, f"{kind}_frame")
-                if here is not None and (frame is None or not _is_asyncio(here)):
-                    frame = here
-                inner = getattr(inner, f"{kind}_yieldfrom" if kind == "gi" else f"{kind}_await")
-                break
-        else:
-            break
-    waiter = task._fut_waiter if task._fut_waiter is not None else awaited
-    text = f"task {task.get_name()!r}"
-    if frame is not None:
-        text += f" in {frame.f_code.co_qualname} at {frame.f_code.co_filename}:{frame.f_lineno}"
-    try:
-        return f"{text}, waiting for {waiter!r}"
-    except Exception:
-        return f"{text}, waiting for {type(waiter).__name__}"
