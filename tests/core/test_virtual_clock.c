@@ -390,6 +390,38 @@ descriptors_are_looked_at_before_a_jump_and_waited_for_at_the_end(void)
     close(fds[1]);
 }
 
+static void
+note_time(struct pac_source *source, unsigned readiness)
+{
+    (void)source, (void)readiness;
+    log_letter('d');
+}
+
+/* The wheel files timers anew on the way to a deadline; the clock does not stop there. */
+static void
+there_is_no_time_between_two_deadlines(void)
+{
+    int fds[2];
+    CHECK_INT(pipe(fds), 0);
+    struct pac_source source = {.fd = fds[0], .interest = PAC_READABLE, .ready = note_time};
+    struct sleeper a, b;
+    set_up();
+    CHECK_INT(write(fds[1], "x", 1), 1); /* stays readable: each look at events is noted */
+    CHECK_INT(pac_reactor_add(&ex->reactor, &source), PAC_OK);
+    spawn_sleeper(&a, 'a', 100000, 1);
+    spawn_sleeper(&b, 'b', 100001, 1);
+    CHECK_INT(block_on_sleeper('r', 5000000, 1), PAC_OK);
+    for (int i = 0; i < logged; i++) {
+        uint64_t ns = times_ns[i];
+        CHECK(ns == 0 || ns == 100000 || ns == 100001 || ns == 5000000);
+    }
+    CHECK(logged > 6);
+    pac_reactor_remove(&ex->reactor, &source);
+    tear_down();
+    close(fds[0]);
+    close(fds[1]);
+}
+
 static int asked;
 
 static uint64_t
@@ -493,6 +525,7 @@ main(void)
     RUN(a_held_clock_waits_for_the_thread);
     RUN(a_wake_that_has_come_wins_over_a_jump);
     RUN(descriptors_are_looked_at_before_a_jump_and_waited_for_at_the_end);
+    RUN(there_is_no_time_between_two_deadlines);
     RUN(nothing_left_to_wait_for);
     RUN(a_seed_orders_the_tasks_of_a_pass_and_repeats);
     RUN(permuting_needs_a_seed);
