@@ -385,6 +385,28 @@ def test_work_that_is_cancelled_before_it_began_gives_the_clock_free():
     assert run(main()) == 10.0
 
 
+def test_the_clock_waits_for_the_result_too():
+    """Not only for the thread: whose word comes first is the pool's affair."""
+
+    class Work(concurrent.futures.Future):
+        def _invoke_callbacks(self):
+            for callback in reversed(self._done_callbacks):
+                callback(self)
+                time.sleep(0.05)
+
+    class Pool(concurrent.futures.Executor):
+        def submit(self, f, /, *args):
+            work = Work()
+            threading.Timer(0.02, lambda: work.set_result(f(*args))).start()
+            return work
+
+    async def main():
+        async with asyncio.timeout(1):
+            return await asyncio.get_running_loop().run_in_executor(Pool(), abs, -5)
+
+    assert run(main()) == 5
+
+
 def test_name_resolution_holds_the_clock():
     async def main():
         async with asyncio.timeout(0.000001):
@@ -491,6 +513,8 @@ def test_with_no_deadline_it_waits_for_a_descriptor():
 
 
 def test_with_no_deadline_it_waits_for_a_signal():
+    log = []
+
     async def main():
         loop = asyncio.get_running_loop()
         came = asyncio.Event()
@@ -499,10 +523,12 @@ def test_with_no_deadline_it_waits_for_a_signal():
         timer.daemon = True
         timer.start()
         await came.wait()
+        log.append("came")
         loop.remove_signal_handler(signal.SIGUSR1)
         await pyasync_c.pending()
 
-    assert "Task-" in deadlock(main())
+    deadlock(main())
+    assert log == ["came"]
 
 
 def test_a_child_process():
