@@ -4,13 +4,13 @@
 #include "args.h"
 #include "bridge.h"
 #include "callback_handle.h"
+#include "loop_clock.h"
 #include "loop_sources.h"
 #include "task.h"
 #include "timeout.h"
 
 #include "../core/budget.h"
 
-#include <math.h>
 #include <unistd.h>
 
 PAC_THREAD_LOCAL LoopObject *pacpy_running_loop;
@@ -40,20 +40,6 @@ after_wait(void *data, bool interrupted)
         return false;
     }
     return true;
-}
-
-/* Nothing is left to wait for on the virtual clock, as far as the executor knows. */
-static uint64_t
-stuck(void *data)
-{
-    LoopObject *loop = data;
-    uint64_t wait_ns = 0;
-    PyObject *seconds = PyObject_CallMethodNoArgs((PyObject *)loop, loop->st->str__stuck);
-    if (seconds == NULL || pacpy_ns_from_seconds(seconds, "_stuck", &wait_ns) < 0) {
-        pacpy_loop_raise(loop, PyErr_GetRaisedException());
-    }
-    Py_XDECREF(seconds);
-    return wait_ns == 0 ? 0 : pac_ns_add(pac_clock_ns(), wait_ns);
 }
 
 /* ---- the current task ----------------------------------------------------------------------- */
@@ -444,99 +430,6 @@ Loop_run(PyObject *op, PyObject *Py_UNUSED(ignored))
     return run_result(loop, status);
 }
 
-/* ---- deterministic runs --------------------------------------------------------------------- */
-
-PyDoc_STRVAR(use_virtual_clock_doc,
-             "_use_virtual_clock($self, /)\n--\n\n"
-             "Before anything else is done with the loop: its clock is a virtual one.");
-
-static PyObject *
-Loop_use_virtual_clock(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    LoopObject *loop = (LoopObject *)op;
-    if (pacpy_loop_check_open(loop) < 0) {
-        return NULL;
-    }
-    pac_executor_use_virtual_clock(loop->executor, stuck);
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(use_seed_doc, "_use_seed($self, seed, /)\n--\n\n"
-                           "Ready tasks come in the order of this seed, of 64 bits.");
-
-static PyObject *
-Loop_use_seed(PyObject *op, PyObject *seed)
-{
-    LoopObject *loop = (LoopObject *)op;
-    uint64_t value = PyLong_AsUnsignedLongLong(seed);
-    if ((value == (uint64_t)-1 && PyErr_Occurred()) || pacpy_loop_check_open(loop) < 0) {
-        return NULL;
-    }
-    pac_executor_seed(loop->executor, value);
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(advance_doc, "_advance($self, seconds, /)\n--\n\n"
-                          "Move the virtual clock on; RuntimeError if it is the real one, or from\n"
-                          "another thread while it runs.");
-
-static PyObject *
-Loop_advance(PyObject *op, PyObject *seconds)
-{
-    LoopObject *loop = (LoopObject *)op;
-    double value;
-    if (pacpy_loop_check_open(loop) < 0) {
-        return NULL;
-    }
-    if (!loop->executor->is_virtual) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "only a virtual clock can be advanced: use clock=\"virtual\"");
-        return NULL;
-    }
-    if (loop->thread_id != 0 && loop->thread_id != PyThread_get_thread_ident()) {
-        PyErr_SetString(PyExc_RuntimeError, "the loop is running on another thread");
-        return NULL;
-    }
-    if (pacpy_double_from_seconds(seconds, "advance: seconds", &value) < 0) {
-        return NULL;
-    }
-    if (value < 0 || isinf(value)) {
-        PyErr_Format(PyExc_ValueError, "advance: seconds must be finite and not negative, not %R",
-                     seconds);
-        return NULL;
-    }
-    pac_executor_advance(loop->executor, pacpy_ns_from_double(value));
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(hold_clock_doc,
-             "_hold_clock($self, /)\n--\n\n"
-             "The virtual clock waits for what is under way, until _release_clock() is called as\n"
-             "often. On the thread of the loop.");
-
-static PyObject *
-Loop_hold_clock(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    LoopObject *loop = (LoopObject *)op;
-    if (pacpy_loop_check_open(loop) < 0) {
-        return NULL;
-    }
-    pac_executor_hold_clock(loop->executor);
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-Loop_release_clock(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    LoopObject *loop = (LoopObject *)op;
-    if (loop->executor != NULL && loop->executor->clock_holds > 0) {
-        pac_executor_release_clock(loop->executor);
-    }
-    Py_RETURN_NONE;
-}
-
-/* ---- stopping and closing ------------------------------------------------------------------- */
-
 static PyObject *
 Loop_stop(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
@@ -816,11 +709,13 @@ static PyMethodDef Loop_methods[] = {
      "create_task(coro, *, name=None, context=None): run a coroutine as a Task."},
     {"get_debug", Loop_get_debug, METH_NOARGS, "Whether debug mode is on."},
     {"stop", Loop_stop, METH_NOARGS, "Leave run_forever after the present pass."},
-    {"_use_virtual_clock", Loop_use_virtual_clock, METH_NOARGS, use_virtual_clock_doc},
-    {"_use_seed", Loop_use_seed, METH_O, use_seed_doc},
-    {"_advance", Loop_advance, METH_O, advance_doc},
-    {"_hold_clock", Loop_hold_clock, METH_NOARGS, hold_clock_doc},
-    {"_release_clock", Loop_release_clock, METH_NOARGS, "The counterpart of _hold_clock()."},
+    {"_use_virtual_clock", pacpy_loop_use_virtual_clock, METH_NOARGS,
+     "Before anything else is done with the loop: its clock is a virtual one."},
+    {"_use_seed", pacpy_loop_use_seed, METH_O, "Ready tasks come in the order of this seed."},
+    {"_advance", pacpy_loop_advance, METH_O, "Move the virtual clock on, by seconds."},
+    {"_hold_clock", pacpy_loop_hold_clock, METH_NOARGS,
+     "The virtual clock waits for what is under way."},
+    {"_release_clock", pacpy_loop_release_clock, METH_NOARGS, "The counterpart of _hold_clock()."},
     {"_run", Loop_run, METH_NOARGS, "Run until stop(); run_forever sets the rest up."},
     {"_disown", Loop_disown, METH_NOARGS, "In a fork's child: the loop belongs to the parent."},
     {"_close_core", Loop_close_core, METH_NOARGS, "End all tasks and close the executor."},
