@@ -61,7 +61,7 @@ def includes_of(text):
 LEVELS = [
     ["platform", "poll", "list", "runnable"],
     ["waker", "future", "async"],
-    ["atomic_waker", "task_state", "inject", "budget", "wheel"],
+    ["atomic_waker", "task_state", "inject", "budget", "waitlist", "wheel"],
     ["scheduler", "task", "reactor", "park"],
     ["executor"],
 ]

@@ -374,7 +374,11 @@ run_result(LoopObject *loop, enum pac_status status)
             return PyErr_NoMemory();
         case PAC_NO_EXECUTOR:
         case PAC_OS_ERROR:
-            break;
+        case PAC_FULL:
+        case PAC_EMPTY:
+        case PAC_LAGGED:
+        case PAC_TIMED_OUT:
+            break; /* the last four are what channels say, never an executor */
     }
     return PyErr_SetFromErrno(PyExc_OSError);
 }

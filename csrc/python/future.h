@@ -74,6 +74,8 @@ void pacpy_future_fini(FutureObject *f);
 PyObject *Future_am_await(PyObject *op);
 PySendResult Future_am_send(PyObject *op, PyObject *arg, PyObject **result);
 PyObject *Future_iternext(PyObject *op);
+PyObject *Future_send(PyObject *op, PyObject *arg);
+PyObject *Future_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs);
 #define PACPY_FUTURE_SLOTS                                                                         \
     {Py_am_await, Future_am_await}, {Py_am_send, Future_am_send}, {Py_tp_iter, PyObject_SelfIter}, \
     {                                                                                              \

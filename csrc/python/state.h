@@ -27,6 +27,15 @@
     X(Timeout)         \
     X(Notify)          \
     X(Notified)        \
+    X(ChannelClosed)   \
+    X(ChannelFull)     \
+    X(ChannelEmpty)    \
+    X(Lagged)          \
+    X(Closed)          \
+    X(Oneshot)         \
+    X(OneshotSender)   \
+    X(OneshotReceiver) \
+    X(OneshotAwait)    \
     X(Immediate)       \
     X(FutureIter)      \
     X(Bridge)          \
@@ -89,6 +98,7 @@ struct pacpy_freelist {
     X(yield_now, YieldNow)           \
     X(delay, Delay)                  \
     X(notified, Notified)            \
+    X(oneshot_await, OneshotAwait)   \
     X(future_iter, FutureIter)       \
     X(immediate, Immediate)          \
     X(asyncio_future, AsyncioFuture) \
@@ -155,6 +165,8 @@ int pacpy_into_future_exec(PyObject *module);
 int pacpy_delay_exec(PyObject *module);
 int pacpy_timeout_exec(PyObject *module);
 int pacpy_notify_exec(PyObject *module);
+int pacpy_channel_exec(PyObject *module);
+int pacpy_oneshot_exec(PyObject *module);
 int pacpy_bridge_exec(PyObject *module);
 int pacpy_eventloop_exec(PyObject *module);
 int pacpy_task_exec(PyObject *module);
