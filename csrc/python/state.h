@@ -36,6 +36,12 @@
     X(OneshotSender)   \
     X(OneshotReceiver) \
     X(OneshotAwait)    \
+    X(Mpsc)            \
+    X(Send)            \
+    X(Recv)            \
+    X(Sender)          \
+    X(UnboundedSender) \
+    X(Receiver)        \
     X(Immediate)       \
     X(FutureIter)      \
     X(Bridge)          \
@@ -99,6 +105,8 @@ struct pacpy_freelist {
     X(delay, Delay)                  \
     X(notified, Notified)            \
     X(oneshot_await, OneshotAwait)   \
+    X(send, Send)                    \
+    X(recv, Recv)                    \
     X(future_iter, FutureIter)       \
     X(immediate, Immediate)          \
     X(asyncio_future, AsyncioFuture) \
@@ -167,6 +175,7 @@ int pacpy_timeout_exec(PyObject *module);
 int pacpy_notify_exec(PyObject *module);
 int pacpy_channel_exec(PyObject *module);
 int pacpy_oneshot_exec(PyObject *module);
+int pacpy_mpsc_exec(PyObject *module);
 int pacpy_bridge_exec(PyObject *module);
 int pacpy_eventloop_exec(PyObject *module);
 int pacpy_task_exec(PyObject *module);
