@@ -12,6 +12,8 @@ Importing it imports neither asyncio nor typing; what needs them is made on firs
 
 from ._core import (
     PENDING,
+    BroadcastReceiver,
+    BroadcastSender,
     ChannelClosed,
     ChannelEmpty,
     ChannelFull,
@@ -30,6 +32,9 @@ from ._core import (
     Timeout,
     UnboundedSender,
     Waker,
+    WatchReceiver,
+    WatchSender,
+    broadcast,
     channel,
     current_task,
     into_future,
@@ -46,6 +51,7 @@ from ._core import (
     timeout,
     timeout_at,
     unbounded_channel,
+    watch,
     yield_now,
 )
 
@@ -96,6 +102,8 @@ def get_include() -> str:
 
 __all__ = [
     "PENDING",
+    "BroadcastReceiver",
+    "BroadcastSender",
     "ChannelClosed",
     "ChannelEmpty",
     "ChannelFull",
@@ -120,7 +128,10 @@ __all__ = [
     "Timeout",
     "UnboundedSender",
     "Waker",
+    "WatchReceiver",
+    "WatchSender",
     "all_tasks",
+    "broadcast",
     "channel",
     "current_runtime",
     "current_task",
@@ -143,5 +154,6 @@ __all__ = [
     "timeout",
     "timeout_at",
     "unbounded_channel",
+    "watch",
     "yield_now",
 ]

@@ -94,9 +94,9 @@ park(struct parker *p, uint64_t deadline_ns)
             return PAC_OK;
         }
         /* The bitset form takes an absolute time of CLOCK_MONOTONIC. */
-        long slept = syscall(SYS_futex, &p->word, FUTEX_WAIT_BITSET_PRIVATE, PARKED,
-                             deadline_ns == PAC_NEVER ? NULL : &deadline, NULL,
-                             FUTEX_BITSET_MATCH_ANY);
+        long slept =
+            syscall(SYS_futex, &p->word, FUTEX_WAIT_BITSET_PRIVATE, PARKED,
+                    deadline_ns == PAC_NEVER ? NULL : &deadline, NULL, FUTEX_BITSET_MATCH_ANY);
         int error = slept < 0 ? errno : 0;
         if (pac_atomic_load(&p->word, PAC_RELAXED) == TOKEN) {
             continue;

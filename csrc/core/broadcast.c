@@ -33,8 +33,11 @@ enum pac_status
 pac_broadcast_init(struct pac_broadcast *b, size_t capacity, void *(*clone)(void *value),
                    void (*destroy)(void *value))
 {
-    *b = (struct pac_broadcast){
-        .clone = clone, .destroy = destroy, .capacity = capacity, .senders = 1, .closed = true};
+    *b = (struct pac_broadcast){.clone = clone,
+                                .destroy = destroy,
+                                .capacity = capacity,
+                                .senders = 1,
+                                .closed = true};
     b->oldest = b->end = node_new();
     pac_list_init(&b->receiving);
     pac_list_init(&b->closings);
@@ -48,6 +51,41 @@ pac_broadcast_fini(struct pac_broadcast *b)
     PAC_ASSERT(b->receivers == 0 && b->oldest == b->end);
     pac_free(b->end);
     b->oldest = b->end = NULL;
+}
+
+/* Under the lock: the oldest node leaves the chain, and is the caller's. */
+static struct pac_broadcast_node *
+pop_oldest(struct pac_broadcast *b)
+{
+    struct pac_broadcast_node *node = b->oldest;
+    PAC_ASSERT(node != b->end);
+    b->oldest = node->next;
+    b->oldest_at++;
+    return node;
+}
+
+/* Without the lock: what was taken out of the chain, up to `end`, which stays. */
+static void
+destroy_nodes(struct pac_broadcast *b, struct pac_broadcast_node *node,
+              struct pac_broadcast_node *end)
+{
+    while (node != end) {
+        struct pac_broadcast_node *next = node->next;
+        b->destroy(node->value);
+        pac_free(node);
+        node = next;
+    }
+}
+
+void
+pac_broadcast_clear(struct pac_broadcast *b)
+{
+    pac_lock_acquire(&b->lock);
+    struct pac_broadcast_node *oldest = b->oldest, *end = b->end;
+    b->oldest = end;
+    b->oldest_at = b->end_at;
+    pac_lock_release(&b->lock);
+    destroy_nodes(b, oldest, end);
 }
 
 int
@@ -82,17 +120,6 @@ pac_broadcast_drop_sender(struct pac_broadcast *b)
         return;
     }
     pac_waiters_wake_all(&b->receiving, &b->lock);
-}
-
-/* Under the lock: the oldest node leaves the chain, and is the caller's. */
-static struct pac_broadcast_node *
-pop_oldest(struct pac_broadcast *b)
-{
-    struct pac_broadcast_node *node = b->oldest;
-    PAC_ASSERT(node != b->end);
-    b->oldest = node->next;
-    b->oldest_at++;
-    return node;
 }
 
 enum pac_status
@@ -200,12 +227,7 @@ pac_broadcast_unsubscribe(struct pac_broadcast_receiver *r)
     else {
         pac_lock_release(&b->lock);
     }
-    while (unwanted != wanted) {
-        node = unwanted;
-        unwanted = node->next;
-        b->destroy(node->value);
-        pac_free(node);
-    }
+    destroy_nodes(b, unwanted, wanted);
 }
 
 size_t

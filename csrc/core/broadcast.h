@@ -42,9 +42,12 @@ struct pac_broadcast_receiver {
 
 /* One sender and no receiver to begin with. PAC_OK or PAC_NO_MEMORY. */
 enum pac_status pac_broadcast_init(struct pac_broadcast *b, size_t capacity,
-                                   void *(*clone)(void *value),
-                                   void (*destroy)(void *value)) PAC_MUST_USE;
+                                   void *(*clone)(void *value), void (*destroy)(void *value))
+    PAC_MUST_USE;
 void pac_broadcast_fini(struct pac_broadcast *b);
+
+/* Give up all values; receivers that had not seen them lag. */
+void pac_broadcast_clear(struct pac_broadcast *b);
 
 /* ---- sending -------------------------------------------------------------------------------- */
 
@@ -53,8 +56,8 @@ void pac_broadcast_drop_sender(struct pac_broadcast *b);
 
 /* PAC_OK: *receivers will get it. PAC_CLOSED: there is no receiver; PAC_NO_MEMORY: in both cases
  * the value stays the caller's. */
-enum pac_status pac_broadcast_send(struct pac_broadcast *b, void *value,
-                                   size_t *receivers) PAC_MUST_USE;
+enum pac_status pac_broadcast_send(struct pac_broadcast *b, void *value, size_t *receivers)
+    PAC_MUST_USE;
 
 /* True while there is no receiver, and the future that waits for it. */
 bool pac_broadcast_is_closed(struct pac_broadcast *b);

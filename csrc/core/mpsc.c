@@ -124,8 +124,7 @@ static inline struct pac_waker
 wake_one_receiver(struct pac_mpsc *m)
 {
     struct pac_list_node *node;
-    if (PAC_LIKELY(m->length <= m->woken_count) ||
-        (node = pac_list_first(&m->receiving)) == NULL) {
+    if (PAC_LIKELY(m->length <= m->woken_count) || (node = pac_list_first(&m->receiving)) == NULL) {
         return PAC_NO_WAKER;
     }
     struct pac_mpsc_recv *f = PAC_LIST_ENTRY(node, struct pac_mpsc_recv, waiter.node);

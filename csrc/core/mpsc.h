@@ -26,11 +26,11 @@ struct pac_mpsc {
     struct pac_lock lock;
     void (*destroy)(void *value);
     size_t capacity;
-    void **ring;     /* lock: `size` slots, a power of two or zero */
-    size_t size;     /* lock */
-    size_t head;     /* lock: where the oldest value stands, modulo size */
-    size_t length;   /* lock */
-    size_t senders;  /* lock: how many ends may still send */
+    void **ring;               /* lock: `size` slots, a power of two or zero */
+    size_t size;               /* lock */
+    size_t head;               /* lock: where the oldest value stands, modulo size */
+    size_t length;             /* lock */
+    size_t senders;            /* lock: how many ends may still send */
     struct pac_list sending;   /* lock: sends that wait for room; only while it is full */
     struct pac_list receiving; /* lock: receives that wait and were not woken */
     struct pac_list woken;     /* lock: receives that were woken, one for a value, and not polled */

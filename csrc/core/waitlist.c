@@ -31,8 +31,7 @@ pac_waiters_wake_all(struct pac_list *list, struct pac_lock *lock)
     for (;;) {
         struct pac_list_node *node;
         while (!pac_wake_batch_is_full(&batch) && (node = pac_list_first(&chosen)) != NULL) {
-            struct pac_waker waker =
-                pac_waiter_take(PAC_LIST_ENTRY(node, struct pac_waiter, node));
+            struct pac_waker waker = pac_waiter_take(PAC_LIST_ENTRY(node, struct pac_waiter, node));
             pac_wake_batch_add(&batch, &waker);
         }
         all_taken = pac_list_is_empty(&chosen);

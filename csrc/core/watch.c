@@ -5,8 +5,11 @@ void
 pac_watch_init(struct pac_watch *w, void *value, void *(*clone)(void *value),
                void (*destroy)(void *value))
 {
-    *w = (struct pac_watch){
-        .clone = clone, .destroy = destroy, .value = value, .senders = 1, .closed = true};
+    *w = (struct pac_watch){.clone = clone,
+                            .destroy = destroy,
+                            .value = value,
+                            .senders = 1,
+                            .closed = true};
     pac_list_init(&w->changes);
     pac_list_init(&w->closings);
 }
@@ -17,6 +20,16 @@ pac_watch_fini(struct pac_watch *w)
     PAC_ASSERT(pac_list_is_empty(&w->changes) && pac_list_is_empty(&w->closings));
     w->destroy(w->value);
     w->value = NULL;
+}
+
+void *
+pac_watch_swap(struct pac_watch *w, void *value)
+{
+    pac_lock_acquire(&w->lock);
+    void *old = w->value;
+    w->value = value;
+    pac_lock_release(&w->lock);
+    return old;
 }
 
 void *

@@ -34,6 +34,10 @@ void pac_watch_init(struct pac_watch *w, void *value, void *(*clone)(void *value
                     void (*destroy)(void *value));
 void pac_watch_fini(struct pac_watch *w);
 
+/* Put `value` in the place of the latest one, which is the caller's then. No change for anybody who
+ * waits: for a garbage collector. */
+void *pac_watch_swap(struct pac_watch *w, void *value);
+
 /* A clone of the latest value. */
 void *pac_watch_get(struct pac_watch *w);
 

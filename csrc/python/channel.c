@@ -11,6 +11,19 @@ pacpy_channel_destroy(void *value)
     Py_DECREF((PyObject *)value);
 }
 
+void *
+pacpy_channel_clone(void *value)
+{
+    return Py_NewRef((PyObject *)value);
+}
+
+int
+pacpy_visit_value(void *value, void *visiting)
+{
+    struct pacpy_visiting *v = visiting;
+    return v->visit((PyObject *)value, v->arg);
+}
+
 int
 pacpy_size_from_object(PyObject *op, const char *what, size_t least, size_t *size)
 {
@@ -165,8 +178,7 @@ runs_a_loop(struct pacpy_state *st)
 }
 
 static int
-parse_timeout(const char *name, PyObject *const *values, PyObject *kwnames,
-              uint64_t *deadline_ns)
+parse_timeout(const char *name, PyObject *const *values, PyObject *kwnames, uint64_t *deadline_ns)
 {
     *deadline_ns = PAC_NEVER;
     for (Py_ssize_t i = 0; kwnames != NULL && i < PyTuple_GET_SIZE(kwnames); i++) {
@@ -192,8 +204,8 @@ pacpy_blocking_args(struct pacpy_state *st, const char *name, PyObject *const *a
                     Py_ssize_t nargs, Py_ssize_t wanted, PyObject *kwnames, uint64_t *deadline_ns)
 {
     if (nargs != wanted) {
-        PyErr_Format(PyExc_TypeError, "%s() takes %zd positional arguments but %zd were given", name,
-                     wanted, nargs);
+        PyErr_Format(PyExc_TypeError, "%s() takes %zd positional arguments but %zd were given",
+                     name, wanted, nargs);
         return -1;
     }
     if (parse_timeout(name, args + nargs, kwnames, deadline_ns) < 0) {
@@ -201,7 +213,8 @@ pacpy_blocking_args(struct pacpy_state *st, const char *name, PyObject *const *a
     }
     if (runs_a_loop(st)) {
         PyErr_Format(PyExc_RuntimeError,
-                     "%s() would stop the event loop that runs on this thread: await instead", name);
+                     "%s() would stop the event loop that runs on this thread: await instead",
+                     name);
         return -1;
     }
     return PyErr_Occurred() ? -1 : 0;
@@ -308,10 +321,10 @@ PyDoc_STRVAR(Lagged_doc,
              "the oldest value that is still there. Stands for Tokio's RecvError::Lagged.");
 
 static PyType_Slot Lagged_slots[] = {
-    {Py_tp_doc, (void *)Lagged_doc},   {Py_tp_init, Lagged_init},
-    {Py_tp_str, Lagged_str},           {Py_tp_traverse, Lagged_traverse},
-    {Py_tp_clear, Lagged_clear},       {Py_tp_dealloc, Lagged_dealloc},
-    {Py_tp_members, Lagged_members},   {0, NULL},
+    {Py_tp_doc, (void *)Lagged_doc}, {Py_tp_init, Lagged_init},
+    {Py_tp_str, Lagged_str},         {Py_tp_traverse, Lagged_traverse},
+    {Py_tp_clear, Lagged_clear},     {Py_tp_dealloc, Lagged_dealloc},
+    {Py_tp_members, Lagged_members}, {0, NULL},
 };
 
 static PyType_Spec Lagged_spec = {
@@ -333,10 +346,11 @@ int
 pacpy_channel_exec(PyObject *module)
 {
     struct pacpy_state *st = pacpy_state_of(module);
-    if (make_exception(module, "pyasync_c.ChannelClosed",
-                       "The other side of the channel has gone, or has closed it, and nothing is left\n"
-                       "to receive.",
-                       &st->ChannelClosed_type) < 0 ||
+    if (make_exception(
+            module, "pyasync_c.ChannelClosed",
+            "The other side of the channel has gone, or has closed it, and nothing is left\n"
+            "to receive.",
+            &st->ChannelClosed_type) < 0 ||
         make_exception(module, "pyasync_c.ChannelFull",
                        "try_send() found no room in the channel: nothing was sent.",
                        &st->ChannelFull_type) < 0 ||

@@ -13,8 +13,16 @@
 
 #include "../core/waitlist.h"
 
-/* The `destroy` of every channel. */
+/* The `destroy` and `clone` of every channel. */
 void pacpy_channel_destroy(void *value);
+void *pacpy_channel_clone(void *value);
+
+/* For a tp_traverse: the core visits its values by a function of its own. */
+struct pacpy_visiting {
+    visitproc visit;
+    void *arg;
+};
+int pacpy_visit_value(void *value, void *visiting);
 
 /* An argument that must be an int of at least `least`, and fits: 0, or -1 with TypeError (bool
  * too), ValueError or OverflowError. */

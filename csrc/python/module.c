@@ -413,6 +413,8 @@ static PyModuleDef_Slot core_slots[] = {
     {Py_mod_exec, pacpy_channel_exec},
     {Py_mod_exec, pacpy_oneshot_exec},
     {Py_mod_exec, pacpy_mpsc_exec},
+    {Py_mod_exec, pacpy_broadcast_exec},
+    {Py_mod_exec, pacpy_watch_exec},
     {Py_mod_exec, pacpy_bridge_exec},
     {Py_mod_exec, pacpy_eventloop_exec},
     {Py_mod_exec, pacpy_completion_exec},

@@ -4,7 +4,7 @@
  * future tells. Who waits in the core's lines is a Send or a Recv, which leaves them before it is
  * freed; each keeps its end, and by it the channel, alive.
  */
-#include "channel.h"
+#include "sender.h"
 
 #include "../core/mpsc.h"
 
@@ -14,49 +14,35 @@ typedef struct {
     struct pac_mpsc core;
 } MpscObject;
 
-/* Sender, UnboundedSender and Receiver. */
 typedef struct {
     PyObject_HEAD
     struct pacpy_state *st;
     MpscObject *channel; /* strong */
     PyObject *weakrefs;
-    bool closed; /* a sender's: it does not count any more */
-} EndObject;
+} ReceiverObject;
 
 typedef struct {
     FutureObject future;
     struct pac_mpsc_send send; /* its value: ours, unless it was sent */
-    EndObject *sender;         /* strong */
+    SenderObject *sender;      /* strong */
 } SendObject;
 
 typedef struct {
     FutureObject future;
     struct pac_mpsc_recv recv;
-    void *value;         /* what was received, within a poll */
-    size_t limit;        /* recv_many's */
-    EndObject *receiver; /* strong */
+    void *value;              /* what was received, within a poll */
+    size_t limit;             /* recv_many's */
+    ReceiverObject *receiver; /* strong */
 } RecvObject;
 
 /* ---- the channel ---------------------------------------------------------------------------- */
 
-struct visiting {
-    visitproc visit;
-    void *arg;
-};
-
-static int
-visit_value(void *value, void *arg)
-{
-    struct visiting *v = arg;
-    return v->visit((PyObject *)value, v->arg);
-}
-
 static int
 Mpsc_traverse(PyObject *op, visitproc visit, void *arg)
 {
-    struct visiting visiting = {visit, arg};
+    struct pacpy_visiting visiting = {visit, arg};
     Py_VISIT(Py_TYPE(op));
-    return pac_mpsc_visit(&((MpscObject *)op)->core, visit_value, &visiting);
+    return pac_mpsc_visit(&((MpscObject *)op)->core, pacpy_visit_value, &visiting);
 }
 
 static int
@@ -161,7 +147,7 @@ Send_dealloc(PyObject *op)
     /* cpylint: dealloc, pacpy_freelist_free gives the type up */
     SendObject *self = (SendObject *)op;
     struct pacpy_state *st = self->future.st;
-    EndObject *sender = self->sender;
+    SenderObject *sender = self->sender;
     PyObject_GC_UnTrack(op);
     pacpy_future_fini(&self->future);
     PyObject *value = self->send.state == PAC_MPSC_SENT ? NULL : self->send.value;
@@ -177,18 +163,20 @@ Send_sent(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyGetSetDef Send_getset[] = {
-    {"sent", Send_sent, NULL, "True once the channel has taken the value; false: nothing of it is\n"
-                              "there. From any thread.",
+    {"sent", Send_sent, NULL,
+     "True once the channel has taken the value; false: nothing of it is\n"
+     "there. From any thread.",
      NULL},
     {NULL},
 };
 
-PyDoc_STRVAR(Send_doc,
-             "What Sender.send() returns: a future that is ready once the channel has the value.\n\n"
-             "Whoever is cancelled while awaiting it gives up its place in the line. `sent` tells\n"
-             "whether the value had been taken before; if not, it was never sent. Awaiting it\n"
-             "again goes on, and never sends twice. Stands for the future of Tokio's\n"
-             "mpsc::Sender::send.");
+PyDoc_STRVAR(
+    Send_doc,
+    "What Sender.send() returns: a future that is ready once the channel has the value.\n\n"
+    "Whoever is cancelled while awaiting it gives up its place in the line. `sent` tells\n"
+    "whether the value had been taken before; if not, it was never sent. Awaiting it\n"
+    "again goes on, and never sends twice. Stands for the future of Tokio's\n"
+    "mpsc::Sender::send.");
 
 static PyType_Slot Send_slots[] = {
     {Py_tp_doc, (void *)Send_doc},
@@ -307,14 +295,14 @@ static const struct pacpy_future_vtable many_vtable = {
 static PyObject *
 recv_new(PyObject *op, const struct pacpy_future_vtable *vtable, size_t limit)
 {
-    EndObject *receiver = (EndObject *)op;
+    ReceiverObject *receiver = (ReceiverObject *)op;
     struct pacpy_state *st = receiver->st;
     RecvObject *self = (RecvObject *)pacpy_freelist_alloc(&st->recv_free, st->Recv_type);
     if (self != NULL) {
         pacpy_future_init(&self->future, st, vtable);
         pac_mpsc_recv_init(&self->recv, &receiver->channel->core, &self->value, 1);
         self->limit = limit;
-        self->receiver = (EndObject *)Py_NewRef(op);
+        self->receiver = (ReceiverObject *)Py_NewRef(op);
         PyObject_GC_Track(self);
     }
     return (PyObject *)self;
@@ -334,7 +322,7 @@ Recv_dealloc(PyObject *op)
     /* cpylint: dealloc, pacpy_freelist_free gives the type up */
     RecvObject *self = (RecvObject *)op;
     struct pacpy_state *st = self->future.st;
-    EndObject *receiver = self->receiver;
+    ReceiverObject *receiver = self->receiver;
     PyObject_GC_UnTrack(op);
     pacpy_future_fini(&self->future);
     pacpy_freelist_free(&st->recv_free, st->Recv_type, op);
@@ -361,65 +349,42 @@ static PyType_Spec Recv_spec = {
     .slots = Recv_slots,
 };
 
-/* ---- the ends ------------------------------------------------------------------------------- */
+/* ---- the senders ---------------------------------------------------------------------------- */
 
-static EndObject *
-end_new(struct pacpy_state *st, PyTypeObject *type, MpscObject *channel)
+static void
+sender_add(void *core)
 {
-    EndObject *self = (EndObject *)type->tp_alloc(type, 0);
-    if (self != NULL) {
-        self->st = st;
-        self->channel = (MpscObject *)Py_NewRef(channel);
-    }
-    return self;
-}
-
-static int
-End_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(op));
-    Py_VISIT(((EndObject *)op)->channel);
-    return 0;
+    pac_mpsc_add_sender(core);
 }
 
 static void
-end_free(EndObject *self)
+sender_drop(void *core)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    Py_DECREF(self->channel);
-    type->tp_free(self);
-    Py_DECREF(type);
+    pac_mpsc_drop_sender(core);
+}
+
+static bool
+channel_is_closed(void *core)
+{
+    return pac_mpsc_is_closed(core);
 }
 
 static void
-sender_let_go(EndObject *self)
+closed_init(struct pac_flag_wait *f, void *core)
 {
-    bool was_open;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    was_open = !self->closed;
-    self->closed = true;
-    Py_END_CRITICAL_SECTION();
-    if (was_open) {
-        pac_mpsc_drop_sender(&self->channel->core);
-    }
+    pac_mpsc_closed_init(f, core);
 }
 
-static void
-Sender_dealloc(PyObject *op)
-{
-    /* cpylint: dealloc, end_free gives the type up */
-    PyObject_GC_UnTrack(op);
-    if (((EndObject *)op)->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(op);
-    }
-    sender_let_go((EndObject *)op);
-    end_free((EndObject *)op);
-}
+static const struct pacpy_sender_vtable sender_vtable = {
+    .add = sender_add,
+    .drop = sender_drop,
+    .is_closed = channel_is_closed,
+    .closed_init = closed_init,
+};
 
 static PyObject *
-end_repr(EndObject *self, const char *name, bool closed)
+end_repr(struct pac_mpsc *m, const char *name, bool closed)
 {
-    struct pac_mpsc *m = &self->channel->core;
     const char *state = closed ? "closed " : "";
     size_t length = pac_mpsc_length(m);
     if (m->capacity == PAC_MPSC_UNBOUNDED) {
@@ -428,106 +393,22 @@ end_repr(EndObject *self, const char *name, bool closed)
     return PyUnicode_FromFormat("<%s %squeued=%zu capacity=%zu>", name, state, length, m->capacity);
 }
 
-static bool
-sender_is_closed(EndObject *self)
-{
-    return self->closed || pac_mpsc_is_closed(&self->channel->core);
-}
-
 static PyObject *
 Sender_repr(PyObject *op)
 {
-    EndObject *self = (EndObject *)op;
+    SenderObject *self = (SenderObject *)op;
     const char *name = Py_TYPE(op) == self->st->Sender_type ? "Sender" : "UnboundedSender";
-    return end_repr(self, name, sender_is_closed(self));
-}
-
-PyDoc_STRVAR(Sender_close_doc,
-             "close($self, /)\n--\n\n"
-             "This end sends no more; sends that wait are still delivered.\n\n"
-             "Once every sender of the channel is closed or collected, the receiver takes what is\n"
-             "left and then raises ChannelClosed. From any thread, any number of times.");
-
-static PyObject *
-Sender_close(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    sender_let_go((EndObject *)op);
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(Sender_is_closed_doc,
-             "is_closed($self, /)\n--\n\n"
-             "True if nothing can be sent here any more: nobody receives, or this end is closed.\n"
-             "From any thread.");
-
-static PyObject *
-Sender_is_closed(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(sender_is_closed((EndObject *)op));
-}
-
-PyDoc_STRVAR(Sender_closed_doc,
-             "closed($self, /)\n--\n\n"
-             "A future that is ready once nobody receives any more. Stands for Tokio's\n"
-             "mpsc::Sender::closed.");
-
-static PyObject *
-Sender_closed(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    EndObject *self = (EndObject *)op;
-    ClosedObject *closed = pacpy_closed_new(self->st, (PyObject *)self->channel);
-    if (closed != NULL) {
-        pac_mpsc_closed_init(&closed->wait, &self->channel->core);
-    }
-    return (PyObject *)closed;
-}
-
-PyDoc_STRVAR(Sender_clone_doc,
-             "clone($self, /)\n--\n\n"
-             "One more sender of the same channel, which is closed by itself. ChannelClosed if this\n"
-             "one is closed. From any thread.");
-
-static PyObject *
-Sender_clone(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    EndObject *self = (EndObject *)op;
-    EndObject *other = end_new(self->st, Py_TYPE(op), self->channel);
-    if (other == NULL) {
-        return NULL;
-    }
-    Py_BEGIN_CRITICAL_SECTION(self);
-    other->closed = self->closed;
-    if (!self->closed) {
-        pac_mpsc_add_sender(&self->channel->core);
-    }
-    Py_END_CRITICAL_SECTION();
-    if (other->closed) {
-        Py_DECREF(other);
-        return pacpy_channel_error(self->st, PAC_CLOSED);
-    }
-    return (PyObject *)other;
-}
-
-static PyObject *
-Sender_enter(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    return Py_NewRef(op);
-}
-
-static PyObject *
-Sender_exit(PyObject *op, PyObject *Py_UNUSED(args))
-{
-    return Sender_close(op, NULL);
+    return end_repr(self->core, name, pacpy_sender_is_closed(self));
 }
 
 /* Send now, or raise. */
 static PyObject *
 try_send(PyObject *op, PyObject *value)
 {
-    EndObject *self = (EndObject *)op;
+    SenderObject *self = (SenderObject *)op;
     enum pac_status status = PAC_CLOSED;
     if (!self->closed) {
-        status = pac_mpsc_try_send(&self->channel->core, Py_NewRef(value));
+        status = pac_mpsc_try_send(self->core, Py_NewRef(value));
         if (PAC_LIKELY(status == PAC_OK)) {
             Py_RETURN_NONE;
         }
@@ -536,24 +417,25 @@ try_send(PyObject *op, PyObject *value)
     return pacpy_channel_error(self->st, status);
 }
 
-PyDoc_STRVAR(Sender_send_doc,
-             "send($self, value, /)\n--\n\n"
-             "A future that is ready once the channel has taken the value: at once, or when there\n"
-             "is room. Senders that wait are let in in order.\n\n"
-             "Awaiting it raises ChannelClosed if nobody receives any more. Cancelled, it leaves\n"
-             "nothing in the channel, unless the value was taken before the cancellation came: the\n"
-             "future's `sent` tells. Works on any loop. Stands for Tokio's mpsc::Sender::send.");
+PyDoc_STRVAR(
+    Sender_send_doc,
+    "send($self, value, /)\n--\n\n"
+    "A future that is ready once the channel has taken the value: at once, or when there\n"
+    "is room. Senders that wait are let in in order.\n\n"
+    "Awaiting it raises ChannelClosed if nobody receives any more. Cancelled, it leaves\n"
+    "nothing in the channel, unless the value was taken before the cancellation came: the\n"
+    "future's `sent` tells. Works on any loop. Stands for Tokio's mpsc::Sender::send.");
 
 static PyObject *
 Sender_send(PyObject *op, PyObject *value)
 {
-    EndObject *sender = (EndObject *)op;
+    SenderObject *sender = (SenderObject *)op;
     struct pacpy_state *st = sender->st;
     SendObject *self = (SendObject *)pacpy_freelist_alloc(&st->send_free, st->Send_type);
     if (self != NULL) {
         pacpy_future_init(&self->future, st, &send_vtable);
-        pac_mpsc_send_init(&self->send, &sender->channel->core, Py_NewRef(value));
-        self->sender = (EndObject *)Py_NewRef(op);
+        pac_mpsc_send_init(&self->send, sender->core, Py_NewRef(value));
+        self->sender = (SenderObject *)Py_NewRef(op);
         PyObject_GC_Track(self);
     }
     return (PyObject *)self;
@@ -564,17 +446,18 @@ PyDoc_STRVAR(Sender_try_send_doc,
              "Send without waiting. ChannelFull: no room now; ChannelClosed: nobody receives any\n"
              "more. From any thread. Stands for Tokio's mpsc::Sender::try_send.");
 
-PyDoc_STRVAR(Sender_blocking_send_doc,
-             "blocking_send($self, value, /, *, timeout=None)\n--\n\n"
-             "Send, waiting for room in a thread that runs no event loop (RuntimeError if it does).\n\n"
-             "ChannelClosed if nobody receives any more, TimeoutError after `timeout` seconds: then\n"
-             "nothing was sent. Other threads run meanwhile; on the main thread a signal handler\n"
-             "may raise, as for Ctrl-C. Stands for Tokio's mpsc::Sender::blocking_send.");
+PyDoc_STRVAR(
+    Sender_blocking_send_doc,
+    "blocking_send($self, value, /, *, timeout=None)\n--\n\n"
+    "Send, waiting for room in a thread that runs no event loop (RuntimeError if it does).\n\n"
+    "ChannelClosed if nobody receives any more, TimeoutError after `timeout` seconds: then\n"
+    "nothing was sent. Other threads run meanwhile; on the main thread a signal handler\n"
+    "may raise, as for Ctrl-C. Stands for Tokio's mpsc::Sender::blocking_send.");
 
 static PyObject *
 Sender_blocking_send(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    EndObject *self = (EndObject *)op;
+    SenderObject *self = (SenderObject *)op;
     struct pac_mpsc_send send;
     uint64_t deadline_ns;
     if (pacpy_blocking_args(self->st, "blocking_send", args, nargs, 1, kwnames, &deadline_ns) < 0) {
@@ -583,7 +466,7 @@ Sender_blocking_send(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyOb
     if (self->closed) {
         return pacpy_channel_error(self->st, PAC_CLOSED);
     }
-    pac_mpsc_send_init(&send, &self->channel->core, Py_NewRef(args[0]));
+    pac_mpsc_send_init(&send, self->core, Py_NewRef(args[0]));
     int failed = pacpy_blocking_wait(&send.future, deadline_ns);
     pac_mpsc_send_drop(&send);
     if (!failed && send.status != PAC_OK) {
@@ -599,20 +482,11 @@ Sender_blocking_send(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyOb
     Py_RETURN_NONE;
 }
 
-#define SENDER_METHODS                                                    \
-    {"close", Sender_close, METH_NOARGS, Sender_close_doc},               \
-        {"is_closed", Sender_is_closed, METH_NOARGS, Sender_is_closed_doc}, \
-        {"closed", Sender_closed, METH_NOARGS, Sender_closed_doc},        \
-        {"clone", Sender_clone, METH_NOARGS, Sender_clone_doc},           \
-        {"__enter__", Sender_enter, METH_NOARGS, NULL},                   \
-        {"__exit__", Sender_exit, METH_VARARGS, NULL},                    \
-        {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL}
-
 static PyMethodDef Sender_methods[] = {
     {"send", Sender_send, METH_O, Sender_send_doc},
     {"try_send", try_send, METH_O, Sender_try_send_doc},
     PACPY_BLOCKING_METHOD("blocking_send", Sender_blocking_send, Sender_blocking_send_doc),
-    SENDER_METHODS,
+    PACPY_SENDER_METHODS,
     {NULL},
 };
 
@@ -623,12 +497,7 @@ PyDoc_STRVAR(UnboundedSender_send_doc,
 
 static PyMethodDef UnboundedSender_methods[] = {
     {"send", try_send, METH_O, UnboundedSender_send_doc},
-    SENDER_METHODS,
-    {NULL},
-};
-
-static PyMemberDef End_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(EndObject, weakrefs), READONLY},
+    PACPY_SENDER_METHODS,
     {NULL},
 };
 
@@ -637,59 +506,68 @@ PyDoc_STRVAR(Sender_doc,
              "end of `with sender:`, or when it is collected. May be used from any thread. Stands\n"
              "for Tokio's mpsc::Sender.");
 
-PyDoc_STRVAR(UnboundedSender_doc,
-             "The sending end of unbounded_channel(). clone() makes more; each is closed by\n"
-             "close(), at the end of `with sender:`, or when it is collected. May be used from any\n"
-             "thread. Stands for Tokio's mpsc::UnboundedSender.");
+PyDoc_STRVAR(
+    UnboundedSender_doc,
+    "The sending end of unbounded_channel(). clone() makes more; each is closed by\n"
+    "close(), at the end of `with sender:`, or when it is collected. May be used from any\n"
+    "thread. Stands for Tokio's mpsc::UnboundedSender.");
 
 static PyType_Slot Sender_slots[] = {
     {Py_tp_doc, (void *)Sender_doc},
-    {Py_tp_traverse, End_traverse},
-    {Py_tp_dealloc, Sender_dealloc},
     {Py_tp_repr, Sender_repr},
     {Py_tp_methods, Sender_methods},
-    {Py_tp_members, End_members},
+    PACPY_SENDER_SLOTS,
     {0, NULL},
 };
 
 static PyType_Slot UnboundedSender_slots[] = {
     {Py_tp_doc, (void *)UnboundedSender_doc},
-    {Py_tp_traverse, End_traverse},
-    {Py_tp_dealloc, Sender_dealloc},
     {Py_tp_repr, Sender_repr},
     {Py_tp_methods, UnboundedSender_methods},
-    {Py_tp_members, End_members},
+    PACPY_SENDER_SLOTS,
     {0, NULL},
 };
 
 /* ---- Receiver ------------------------------------------------------------------------------- */
 
+static int
+Receiver_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((ReceiverObject *)op)->channel);
+    return 0;
+}
+
 static void
 Receiver_dealloc(PyObject *op)
 {
-    /* cpylint: dealloc, end_free gives the type up */
+    ReceiverObject *self = (ReceiverObject *)op;
+    PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    if (((EndObject *)op)->weakrefs != NULL) {
+    if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
-    pac_mpsc_drop_receiver(&((EndObject *)op)->channel->core);
-    end_free((EndObject *)op);
+    pac_mpsc_drop_receiver(&self->channel->core);
+    Py_DECREF(self->channel);
+    type->tp_free(op);
+    Py_DECREF(type);
 }
 
 static PyObject *
 Receiver_repr(PyObject *op)
 {
-    EndObject *self = (EndObject *)op;
-    return end_repr(self, "Receiver", pac_mpsc_is_closed(&self->channel->core));
+    struct pac_mpsc *m = &((ReceiverObject *)op)->channel->core;
+    return end_repr(m, "Receiver", pac_mpsc_is_closed(m));
 }
 
-PyDoc_STRVAR(Receiver_recv_doc,
-             "recv($self, /)\n--\n\n"
-             "A future of the next value.\n\n"
-             "Awaiting it raises ChannelClosed once the channel is empty and nothing can come.\n"
-             "Cancelled, it takes no value. Several tasks may wait at once: each value goes to one\n"
-             "of them, in the order in which they came. Works on any loop. Stands for Tokio's\n"
-             "mpsc::Receiver::recv, which one task at a time may call.");
+PyDoc_STRVAR(
+    Receiver_recv_doc,
+    "recv($self, /)\n--\n\n"
+    "A future of the next value.\n\n"
+    "Awaiting it raises ChannelClosed once the channel is empty and nothing can come.\n"
+    "Cancelled, it takes no value. Several tasks may wait at once: each value goes to one\n"
+    "of them, in the order in which they came. Works on any loop. Stands for Tokio's\n"
+    "mpsc::Receiver::recv, which one task at a time may call.");
 
 static PyObject *
 Receiver_recv(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -715,7 +593,7 @@ Receiver_recv_many(PyObject *op, PyObject *limit)
 {
     size_t most;
     return pacpy_size_from_object(limit, "limit", 0, &most) < 0 ? NULL
-                                                               : recv_new(op, &many_vtable, most);
+                                                                : recv_new(op, &many_vtable, most);
 }
 
 PyDoc_STRVAR(Receiver_try_recv_doc,
@@ -727,7 +605,7 @@ PyDoc_STRVAR(Receiver_try_recv_doc,
 static PyObject *
 Receiver_try_recv(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    EndObject *self = (EndObject *)op;
+    ReceiverObject *self = (ReceiverObject *)op;
     void *value;
     enum pac_status status = pac_mpsc_try_recv(&self->channel->core, &value);
     return PAC_LIKELY(status == PAC_OK) ? value : pacpy_channel_error(self->st, status);
@@ -744,7 +622,7 @@ PyDoc_STRVAR(Receiver_blocking_recv_doc,
 static PyObject *
 Receiver_blocking_recv(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    EndObject *self = (EndObject *)op;
+    ReceiverObject *self = (ReceiverObject *)op;
     struct pac_mpsc_recv recv;
     void *value;
     uint64_t deadline_ns;
@@ -769,7 +647,7 @@ PyDoc_STRVAR(Receiver_close_doc,
 static PyObject *
 Receiver_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    pac_mpsc_close(&((EndObject *)op)->channel->core);
+    pac_mpsc_close(&((ReceiverObject *)op)->channel->core);
     Py_RETURN_NONE;
 }
 
@@ -783,6 +661,11 @@ static PyMethodDef Receiver_methods[] = {
     {NULL},
 };
 
+static PyMemberDef Receiver_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(ReceiverObject, weakrefs), READONLY},
+    {NULL},
+};
+
 PyDoc_STRVAR(Receiver_doc,
              "The receiving end of channel() and unbounded_channel().\n\n"
              "    async for value in receiver: ...\n\n"
@@ -791,28 +674,28 @@ PyDoc_STRVAR(Receiver_doc,
 
 static PyType_Slot Receiver_slots[] = {
     {Py_tp_doc, (void *)Receiver_doc},
-    {Py_tp_traverse, End_traverse},
+    {Py_tp_traverse, Receiver_traverse},
     {Py_tp_dealloc, Receiver_dealloc},
     {Py_tp_repr, Receiver_repr},
     {Py_tp_methods, Receiver_methods},
-    {Py_tp_members, End_members},
+    {Py_tp_members, Receiver_members},
     {Py_am_aiter, PyObject_SelfIter},
     {Py_am_anext, Receiver_anext},
     {0, NULL},
 };
 
-#define END_SPEC(Name)                                                                \
+#define END_SPEC(Name, Object)                                                        \
     static PyType_Spec Name##_spec = {                                                \
         .name = "pyasync_c." #Name,                                                   \
-        .basicsize = sizeof(EndObject),                                               \
+        .basicsize = sizeof(Object),                                                  \
         .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | \
                  Py_TPFLAGS_DISALLOW_INSTANTIATION,                                   \
         .slots = Name##_slots,                                                        \
     }
 
-END_SPEC(Sender);
-END_SPEC(UnboundedSender);
-END_SPEC(Receiver);
+END_SPEC(Sender, SenderObject);
+END_SPEC(UnboundedSender, SenderObject);
+END_SPEC(Receiver, ReceiverObject);
 
 /* ---- module --------------------------------------------------------------------------------- */
 
@@ -824,8 +707,14 @@ make_channel(struct pacpy_state *st, size_t capacity, PyTypeObject *sender_type)
         return NULL;
     }
     pac_mpsc_init(&channel->core, capacity, pacpy_channel_destroy);
-    EndObject *sender = end_new(st, sender_type, channel);
-    EndObject *receiver = end_new(st, st->Receiver_type, channel);
+    SenderObject *sender =
+        pacpy_sender_new(st, sender_type, &sender_vtable, (PyObject *)channel, &channel->core);
+    PyTypeObject *type = st->Receiver_type;
+    ReceiverObject *receiver = (ReceiverObject *)type->tp_alloc(type, 0);
+    if (receiver != NULL) {
+        receiver->st = st;
+        receiver->channel = (MpscObject *)Py_NewRef(channel);
+    }
     Py_DECREF(channel);
     return pacpy_pair((PyObject *)sender, (PyObject *)receiver);
 }

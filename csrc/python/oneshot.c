@@ -266,17 +266,16 @@ OneshotReceiver_repr(PyObject *op)
     OneshotReceiverObject *self = (OneshotReceiverObject *)op;
     struct pac_oneshot *o = &self->channel->core;
     pac_lock_acquire(&o->lock);
-    const char *state = o->has_value                  ? "ready"
-                        : o->sender_gone || o->closed ? "closed"
-                                                      : "waiting";
+    const char *state = o->has_value ? "ready" : o->sender_gone || o->closed ? "closed" : "waiting";
     pac_lock_release(&o->lock);
     return PyUnicode_FromFormat("<OneshotReceiver %s>", state);
 }
 
-PyDoc_STRVAR(OneshotReceiver_try_recv_doc,
-             "try_recv($self, /)\n--\n\n"
-             "The value, if it is there. ChannelEmpty: not yet; ChannelClosed: it will never come,\n"
-             "or was received before. From any thread.");
+PyDoc_STRVAR(
+    OneshotReceiver_try_recv_doc,
+    "try_recv($self, /)\n--\n\n"
+    "The value, if it is there. ChannelEmpty: not yet; ChannelClosed: it will never come,\n"
+    "or was received before. From any thread.");
 
 static PyObject *
 OneshotReceiver_try_recv(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -314,11 +313,12 @@ OneshotReceiver_blocking_recv(PyObject *op, PyObject *const *args, Py_ssize_t na
     return recv.status == PAC_OK ? recv.value : pacpy_channel_error(st, recv.status);
 }
 
-PyDoc_STRVAR(OneshotReceiver_close_doc,
-             "close($self, /)\n--\n\n"
-             "Refuse a value from now on: send() raises ChannelClosed. One that was sent before can\n"
-             "still be received. From any thread, any number of times. Stands for Tokio's\n"
-             "oneshot::Receiver::close.");
+PyDoc_STRVAR(
+    OneshotReceiver_close_doc,
+    "close($self, /)\n--\n\n"
+    "Refuse a value from now on: send() raises ChannelClosed. One that was sent before can\n"
+    "still be received. From any thread, any number of times. Stands for Tokio's\n"
+    "oneshot::Receiver::close.");
 
 static PyObject *
 OneshotReceiver_close(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -471,13 +471,12 @@ static PyType_Spec OneshotReceiver_spec = {
 
 /* ---- module --------------------------------------------------------------------------------- */
 
-PyDoc_STRVAR(oneshot_doc,
-             "oneshot()\n--\n\n"
-             "A channel for one value: (OneshotSender, OneshotReceiver).\n\n"
-             "    tx, rx = oneshot()\n"
-             "    tx.send(42)      # anywhere, once, from any thread\n"
-             "    await rx         # 42\n\n"
-             "Belongs to no loop. Stands for Tokio's oneshot::channel.");
+PyDoc_STRVAR(oneshot_doc, "oneshot()\n--\n\n"
+                          "A channel for one value: (OneshotSender, OneshotReceiver).\n\n"
+                          "    tx, rx = oneshot()\n"
+                          "    tx.send(42)      # anywhere, once, from any thread\n"
+                          "    await rx         # 42\n\n"
+                          "Belongs to no loop. Stands for Tokio's oneshot::channel.");
 
 static PyObject *
 oneshot(PyObject *module, PyObject *Py_UNUSED(ignored))

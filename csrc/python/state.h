@@ -11,6 +11,32 @@
 
 #include "../core/platform.h"
 
+/* Those of the channels. */
+#define CHANNEL_TYPES(X) \
+    X(ChannelClosed)     \
+    X(ChannelFull)       \
+    X(ChannelEmpty)      \
+    X(Lagged)            \
+    X(Closed)            \
+    X(Oneshot)           \
+    X(OneshotSender)     \
+    X(OneshotReceiver)   \
+    X(OneshotAwait)      \
+    X(Mpsc)              \
+    X(Send)              \
+    X(Recv)              \
+    X(Sender)            \
+    X(UnboundedSender)   \
+    X(Receiver)          \
+    X(Broadcast)         \
+    X(BroadcastRecv)     \
+    X(BroadcastSender)   \
+    X(BroadcastReceiver) \
+    X(Watch)             \
+    X(WatchWait)         \
+    X(WatchSender)       \
+    X(WatchReceiver)
+
 /* Types made at import, in the order in which they are made; a file makes its own. */
 #define PACPY_TYPES(X) \
     X(Pending)         \
@@ -27,21 +53,7 @@
     X(Timeout)         \
     X(Notify)          \
     X(Notified)        \
-    X(ChannelClosed)   \
-    X(ChannelFull)     \
-    X(ChannelEmpty)    \
-    X(Lagged)          \
-    X(Closed)          \
-    X(Oneshot)         \
-    X(OneshotSender)   \
-    X(OneshotReceiver) \
-    X(OneshotAwait)    \
-    X(Mpsc)            \
-    X(Send)            \
-    X(Recv)            \
-    X(Sender)          \
-    X(UnboundedSender) \
-    X(Receiver)        \
+    CHANNEL_TYPES(X)   \
     X(Immediate)       \
     X(FutureIter)      \
     X(Bridge)          \
@@ -107,6 +119,7 @@ struct pacpy_freelist {
     X(oneshot_await, OneshotAwait)   \
     X(send, Send)                    \
     X(recv, Recv)                    \
+    X(broadcast_recv, BroadcastRecv) \
     X(future_iter, FutureIter)       \
     X(immediate, Immediate)          \
     X(asyncio_future, AsyncioFuture) \
@@ -176,6 +189,8 @@ int pacpy_notify_exec(PyObject *module);
 int pacpy_channel_exec(PyObject *module);
 int pacpy_oneshot_exec(PyObject *module);
 int pacpy_mpsc_exec(PyObject *module);
+int pacpy_broadcast_exec(PyObject *module);
+int pacpy_watch_exec(PyObject *module);
 int pacpy_bridge_exec(PyObject *module);
 int pacpy_eventloop_exec(PyObject *module);
 int pacpy_task_exec(PyObject *module);

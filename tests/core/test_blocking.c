@@ -135,8 +135,8 @@ interrupted_while_it_sleeps(bool go_on)
     leaf_init(&leaf, 'c');
     sigaction(SIGUSR1, &action, &before);
     pthread_create(&thread, NULL, interrupts, &self);
-    enum pac_status status =
-        pac_blocking_wait(&leaf.future, pac_clock_ns() + (go_on ? 100 * MS : 60000ull * MS), &hooks);
+    enum pac_status status = pac_blocking_wait(
+        &leaf.future, pac_clock_ns() + (go_on ? 100 * MS : 60000ull * MS), &hooks);
     CHECK_INT(status, go_on ? PAC_TIMED_OUT : PAC_INTERRUPTED);
     pthread_join(thread, NULL);
     CHECK_INT(h.left, h.entered);

@@ -191,6 +191,24 @@ test_a_lagging_receiver_leaves(void)
 }
 
 static void
+test_cleared(void)
+{
+    struct pac_broadcast b;
+    struct pac_broadcast_receiver r;
+    start(&b, 4);
+    pac_broadcast_subscribe(&r, &b);
+    send(&b, 1);
+    send(&b, 2);
+    pac_broadcast_clear(&b);
+    CHECK_INT(alive(), 0);
+    check_nothing(&r, PAC_LAGGED, 2);
+    send(&b, 3);
+    check_try_recv(&r, 3);
+    pac_broadcast_unsubscribe(&r);
+    pac_broadcast_fini(&b);
+}
+
+static void
 test_sending_to_nobody(void)
 {
     struct pac_broadcast b;
@@ -419,6 +437,7 @@ main(void)
     RUN(test_the_slow_lag_once);
     RUN(test_what_only_the_leaver_wanted_goes_with_it);
     RUN(test_a_lagging_receiver_leaves);
+    RUN(test_cleared);
     RUN(test_sending_to_nobody);
     RUN(test_waiting);
     RUN(test_the_last_sender_and_an_own_end_wake);
