@@ -2,6 +2,21 @@ from ._core import (
     PENDING as PENDING,
 )
 from ._core import (
+    BroadcastReceiver as BroadcastReceiver,
+)
+from ._core import (
+    BroadcastSender as BroadcastSender,
+)
+from ._core import (
+    ChannelClosed as ChannelClosed,
+)
+from ._core import (
+    ChannelEmpty as ChannelEmpty,
+)
+from ._core import (
+    ChannelFull as ChannelFull,
+)
+from ._core import (
     Context as Context,
 )
 from ._core import (
@@ -11,13 +26,31 @@ from ._core import (
     Future as Future,
 )
 from ._core import (
+    Lagged as Lagged,
+)
+from ._core import (
     Notified as Notified,
 )
 from ._core import (
     Notify as Notify,
 )
 from ._core import (
+    OneshotReceiver as OneshotReceiver,
+)
+from ._core import (
+    OneshotSender as OneshotSender,
+)
+from ._core import (
     PendingType as PendingType,
+)
+from ._core import (
+    Receiver as Receiver,
+)
+from ._core import (
+    Send as Send,
+)
+from ._core import (
+    Sender as Sender,
 )
 from ._core import (
     Task as Task,
@@ -26,7 +59,22 @@ from ._core import (
     Timeout as Timeout,
 )
 from ._core import (
+    UnboundedSender as UnboundedSender,
+)
+from ._core import (
     Waker as Waker,
+)
+from ._core import (
+    WatchReceiver as WatchReceiver,
+)
+from ._core import (
+    WatchSender as WatchSender,
+)
+from ._core import (
+    broadcast as broadcast,
+)
+from ._core import (
+    channel as channel,
 )
 from ._core import (
     current_task as current_task,
@@ -39,6 +87,9 @@ from ._core import (
 )
 from ._core import (
     now as now,
+)
+from ._core import (
+    oneshot as oneshot,
 )
 from ._core import (
     pending as pending,
@@ -66,6 +117,12 @@ from ._core import (
 )
 from ._core import (
     timeout_at as timeout_at,
+)
+from ._core import (
+    unbounded_channel as unbounded_channel,
+)
+from ._core import (
+    watch as watch,
 )
 from ._core import (
     yield_now as yield_now,
@@ -102,21 +159,37 @@ def get_include() -> str: ...
 
 __all__ = [
     "PENDING",
+    "BroadcastReceiver",
+    "BroadcastSender",
+    "ChannelClosed",
+    "ChannelEmpty",
+    "ChannelFull",
     "Context",
     "Delay",
     "EventLoop",
     "Future",
     "Handle",
     "Interval",
+    "Lagged",
     "Notified",
     "Notify",
+    "OneshotReceiver",
+    "OneshotSender",
     "PendingType",
+    "Receiver",
     "Runtime",
     "RuntimeMetrics",
+    "Send",
+    "Sender",
     "Task",
     "Timeout",
+    "UnboundedSender",
     "Waker",
+    "WatchReceiver",
+    "WatchSender",
     "all_tasks",
+    "broadcast",
+    "channel",
     "current_runtime",
     "current_task",
     "get_include",
@@ -125,6 +198,7 @@ __all__ = [
     "new_event_loop",
     "noop_waker",
     "now",
+    "oneshot",
     "pending",
     "poll_fn",
     "poll_once",
@@ -136,5 +210,7 @@ __all__ = [
     "spawn_blocking",
     "timeout",
     "timeout_at",
+    "unbounded_channel",
+    "watch",
     "yield_now",
 ]

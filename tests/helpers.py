@@ -72,6 +72,21 @@ class CountingWaker:
         self.count += 1
 
 
+class Polled:
+    """A future with a waker of its own, polled by hand."""
+
+    def __init__(self, future):
+        self.future = future
+        self.counting = CountingWaker()
+
+    def poll(self):
+        return self.future.poll(self.counting.context)
+
+    @property
+    def wakes(self):
+        return self.counting.count
+
+
 class Manual(pyasync_c.Future):
     """Ready when told; counts its polls and drops."""
 
