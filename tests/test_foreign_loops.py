@@ -214,6 +214,49 @@ async def own_task_is_current():
     return inner
 
 
+async def oneshot_sent(by):
+    tx, rx = pyasync_c.oneshot()
+    by(lambda: tx.send("sent"))
+    return await rx
+
+
+async def through_a_channel(by):
+    tx, rx = pyasync_c.channel(1)
+    await tx.send(1)
+    send = asyncio.ensure_future(awaits(tx.send(2)))
+    by(lambda: None)
+    first = await rx.recv()
+    await send
+    tx.close()
+    return first, [value async for value in rx]
+
+
+async def received(by):
+    tx, rx = pyasync_c.unbounded_channel()
+    by(lambda: tx.send("sent"))
+    return await rx.recv(), (tx.send(1), await rx.recv_many(9))[1]
+
+
+async def broadcasted(by):
+    tx, rx = pyasync_c.broadcast(2)
+    by(lambda: tx.send("sent"))
+    return await rx.recv()
+
+
+async def watched(by):
+    tx, rx = pyasync_c.watch(0)
+    by(lambda: tx.send(1))
+    await rx.changed()
+    by(lambda: tx.send(2))
+    return await rx.wait_for(lambda value: value == 2)
+
+
+async def nobody_receives(by):
+    tx, rx = pyasync_c.channel(1)
+    by(rx.close)
+    return await tx.closed()
+
+
 AWAITABLES = {
     "sleep": (lambda: pyasync_c.sleep(0.002, "slept"), "slept"),
     "sleep-zero": (lambda: pyasync_c.sleep(0, "slept"), "slept"),
@@ -241,6 +284,16 @@ AWAITABLES = {
     "spawn_blocking": (lambda: pyasync_c.spawn_blocking(pow, 2, 10), 1024),
     "spawn_blocking-keywords": (lambda: pyasync_c.spawn_blocking(int, "ff", base=16), 255),
     "current_task": (own_task_is_current, "child"),
+    "oneshot-soon": (lambda: oneshot_sent(soon), "sent"),
+    "oneshot-from-a-thread": (lambda: oneshot_sent(from_a_thread), "sent"),
+    "channel": (lambda: through_a_channel(soon), (1, [2])),
+    "unbounded_channel-soon": (lambda: received(soon), ("sent", [1])),
+    "unbounded_channel-from-a-thread": (lambda: received(from_a_thread), ("sent", [1])),
+    "broadcast-soon": (lambda: broadcasted(soon), "sent"),
+    "broadcast-from-a-thread": (lambda: broadcasted(from_a_thread), "sent"),
+    "watch-soon": (lambda: watched(soon), 2),
+    "watch-from-a-thread": (lambda: watched(from_a_thread), 2),
+    "sender-closed": (lambda: nobody_receives(in_a_while), None),
 }
 
 
@@ -267,7 +320,35 @@ ENDLESS = {
     "spawn": lambda: pyasync_c.spawn(pyasync_c.sleep(LONG)),
     "timeout": lambda: times_out_late(),
     "interval": lambda: second_tick(),
+    "oneshot": lambda: kept_sender(pyasync_c.oneshot(), lambda rx: rx),
+    "channel-send": lambda: full_channel(),
+    "channel-recv": lambda: kept_sender(pyasync_c.channel(1), lambda rx: rx.recv()),
+    "channel-recv_many": lambda: kept_sender(pyasync_c.channel(1), lambda rx: rx.recv_many(2)),
+    "channel-async-for": lambda: kept_sender(pyasync_c.channel(1), anext),
+    "broadcast-recv": lambda: kept_sender(pyasync_c.broadcast(1), lambda rx: rx.recv()),
+    "watch-changed": lambda: kept_sender(pyasync_c.watch(0), lambda rx: rx.changed()),
+    "watch-wait_for": lambda: kept_sender(pyasync_c.watch(0), lambda rx: rx.wait_for(bool)),
+    "sender-closed": lambda: kept_receiver(),
 }
+
+
+async def kept_sender(ends, receive):
+    tx, rx = ends
+    await receive(rx)
+    tx.close()
+
+
+async def full_channel():
+    tx, rx = pyasync_c.channel(1)
+    tx.try_send(1)
+    await tx.send(2)
+    rx.close()
+
+
+async def kept_receiver():
+    tx, rx = pyasync_c.channel(1)
+    await tx.closed()
+    rx.close()
 
 
 async def sleeps_long():

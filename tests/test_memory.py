@@ -115,6 +115,63 @@ def make_bridge():
     run_asyncio(main())
 
 
+async def make_oneshot():
+    tx, rx = pyasync_c.oneshot()
+    task = asyncio.ensure_future(awaits(rx))
+    await turns(2)
+    tx.send([])
+    await task
+    with pytest.raises(RuntimeError):
+        tx.send([])
+
+
+async def make_mpsc():
+    for tx, rx in (pyasync_c.channel(1), pyasync_c.unbounded_channel()):
+        if isinstance(tx, pyasync_c.Sender):
+            await tx.send([])
+            task = asyncio.ensure_future(awaits(tx.send([])))
+            await turns(2)
+            with pytest.raises(pyasync_c.ChannelFull):
+                tx.try_send([])
+            await cancel(task)
+            assert len(await rx.recv_many(3)) == 1
+        closed = asyncio.ensure_future(awaits(tx.clone().closed()))
+        task = asyncio.ensure_future(awaits(rx.recv()))
+        await turns(2)
+        await cancel(task)
+        with pytest.raises(pyasync_c.ChannelEmpty):
+            rx.try_recv()
+        rx.close()
+        await closed
+
+
+async def make_broadcast():
+    tx, rx = pyasync_c.broadcast(1)
+    task = asyncio.ensure_future(awaits(rx.recv()))
+    await turns(2)
+    tx.send([])
+    await task
+    tx.send([])
+    tx.send([])
+    with pytest.raises(pyasync_c.Lagged):
+        rx.try_recv()
+    tx.subscribe()
+
+
+async def make_watch():
+    tx, rx = pyasync_c.watch([])
+    task = asyncio.ensure_future(awaits(rx.changed()))
+    other = asyncio.ensure_future(awaits(rx.wait_for(lambda value: value == 1)))
+    await turns(2)
+    tx.send([])
+    await task
+    tx.send(1)
+    await other
+    tx.close()
+    with pytest.raises(pyasync_c.ChannelClosed):
+        await rx.changed()
+
+
 # How to make, and let go, of an object of each type: a plain function outside of a loop, or an
 # async one within.
 MAKES = {
@@ -141,6 +198,16 @@ MAKES = {
     "Timeout": lambda: pyasync_c.timeout(1),
     "Waker": pyasync_c.noop_waker,
     "YieldNow": pyasync_c.yield_now,
+    **dict.fromkeys(["Oneshot", "OneshotAwait", "OneshotReceiver", "OneshotSender"], make_oneshot),
+    **dict.fromkeys(["Mpsc", "Receiver", "Recv", "Send", "Sender", "UnboundedSender"], make_mpsc),
+    **dict.fromkeys(["ChannelEmpty", "ChannelFull", "Closed"], make_mpsc),
+    **dict.fromkeys(
+        ["Broadcast", "BroadcastReceiver", "BroadcastRecv", "BroadcastSender", "Lagged"],
+        make_broadcast,
+    ),
+    **dict.fromkeys(
+        ["ChannelClosed", "Watch", "WatchReceiver", "WatchSender", "WatchWait"], make_watch
+    ),
 }
 
 
@@ -272,6 +339,11 @@ async def use_notify():
         await task
     notify.notify_one()
     notify.notified().enable()
+
+
+async def use_channels():
+    for make in (make_oneshot, make_mpsc, make_broadcast, make_watch):
+        await make()
 
 
 async def use_futures():
