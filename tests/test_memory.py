@@ -1050,6 +1050,38 @@ async def cancellation():
         except asyncio.CancelledError:
             pass
 
+async def channels():
+    tx, rx = pyasync_c.channel(1)
+    await tx.send([1])
+    send = pyasync_c.spawn(tx.send([2]))
+    await pyasync_c.yield_now()
+    assert len(await rx.recv_many(3)) in (1, 2)
+    await send
+    tx.close()
+    rest = [value async for value in rx]
+    unbounded, rx = pyasync_c.unbounded_channel()
+    closed = unbounded.clone().closed()
+    for value in range(100):
+        unbounded.send(value)
+    assert await rx.recv() == 0
+    rx.close()
+    await closed
+    tx, rx = pyasync_c.oneshot()
+    tx.send([3])
+    await rx
+    tx, rx = pyasync_c.broadcast(1)
+    other = tx.subscribe()
+    tx.send([4])
+    tx.send([5])
+    try:
+        await rx.recv()
+    except pyasync_c.Lagged:
+        await rx.recv()
+    tx, rx = pyasync_c.watch([6])
+    tx.send([7])
+    await rx.changed()
+    await rx.wait_for(bool)
+
 async def main():
     asyncio.get_running_loop().set_exception_handler(nothing)
     notify, done = pyasync_c.Notify(), pyasync_c.Notify()
@@ -1061,6 +1093,7 @@ async def main():
     await futures()
     await callbacks()
     await cancellation()
+    await channels()
     repr(notify), repr(waiter)
     return await task
 
