@@ -334,12 +334,13 @@ pac_mpsc_send_init(struct pac_mpsc_send *f, struct pac_mpsc *m, void *value)
 
 /* ---- receiving ------------------------------------------------------------------------------ */
 
-/* Under the lock: there is room, so the first of those who wait to send is in. */
+/* Under the lock: there is room, so the first of those who wait to send is in. (Nobody waits in a
+ * closed channel: closing empties the line under the same lock.) */
 static void
 let_sender_in(struct pac_mpsc *m, struct pac_wake_batch *batch)
 {
     struct pac_list_node *node = pac_list_first(&m->sending);
-    if (node != NULL && !m->closed) {
+    if (node != NULL) {
         struct pac_mpsc_send *f = PAC_LIST_ENTRY(node, struct pac_mpsc_send, waiter.node);
         struct pac_waker waker = pac_waiter_take(&f->waiter);
         pac_wake_batch_add(batch, &waker);

@@ -74,6 +74,30 @@ test_sleeps_until_it_is_woken(void)
     alarm(0);
 }
 
+static enum pac_poll
+wakes_itself_once_poll(struct pac_future *f, struct pac_context *cx)
+{
+    struct needs_a_wake *n = PAC_CONTAINER_OF(f, struct needs_a_wake, future);
+    if (n->polls++ == 0) {
+        pac_waker_wake_by_ref(cx->waker);
+    }
+    return PAC_PENDING;
+}
+
+static const struct pac_future_vtable wakes_itself_once_vtable = {wakes_itself_once_poll,
+                                                                  drop_nothing};
+
+static void
+test_a_wake_is_used_up(void)
+{
+    struct needs_a_wake n = {.future = {&wakes_itself_once_vtable}};
+    uint64_t deadline_ns = pac_clock_ns() + 20 * MS;
+    alarm(WATCHDOG_S);
+    CHECK_INT(pac_blocking_wait(&n.future, deadline_ns, NULL), PAC_TIMED_OUT);
+    CHECK_INT(n.polls, 3); /* the first, for the wake, at the end */
+    alarm(0);
+}
+
 static void
 test_a_deadline_ends_it(void)
 {
@@ -173,6 +197,7 @@ main(void)
 {
     RUN(test_ready_at_once);
     RUN(test_sleeps_until_it_is_woken);
+    RUN(test_a_wake_is_used_up);
     RUN(test_a_deadline_ends_it);
     RUN(test_a_hook_may_interrupt);
     RUN(test_no_memory);

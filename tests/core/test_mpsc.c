@@ -448,8 +448,12 @@ test_without_budget_nothing_is_done(void)
     CHECK_INT(pac_budget_left, 1);
     CHECK_INT(recv_begin(&r, &m, 1), PAC_PENDING);
     CHECK_INT(pac_budget_left, 1);
-    pac_budget_left = PAC_BUDGET_UNLIMITED;
     poller_drop(&r.poller);
+    CHECK_INT(pac_mpsc_try_send(&m, value_of(2)), PAC_OK);
+    poller_drop(&s.poller);
+    CHECK_INT(send_begin(&s, &m, 3), PAC_PENDING);
+    CHECK_INT(pac_budget_left, 1); /* what did not complete cost nothing */
+    pac_budget_left = PAC_BUDGET_UNLIMITED;
     poller_drop(&s.poller);
     pac_mpsc_fini(&m);
 }
