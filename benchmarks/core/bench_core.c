@@ -308,7 +308,7 @@ oneshots(void)
 
 /* ---- a bounded channel between two tasks ---------------------------------------------------- */
 
-enum { MESSAGES = 5000000, CHANNEL_CAPACITY = 128 };
+enum { MESSAGES = 1000000, CHANNEL_CAPACITY = 128 };
 
 struct channel_end {
     struct pac_future future;
