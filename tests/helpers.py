@@ -87,6 +87,18 @@ class Polled:
         return self.counting.count
 
 
+def drain(rx):
+    """All that can be received now, and which exception came after it."""
+    values = []
+    while True:
+        try:
+            values.append(rx.try_recv())
+        except (pyasync_c.ChannelEmpty, pyasync_c.ChannelClosed) as end:
+            return values, type(end)
+        except pyasync_c.Lagged as lagged:
+            values.append(("lagged", lagged.skipped))
+
+
 class Manual(pyasync_c.Future):
     """Ready when told; counts its polls and drops."""
 

@@ -8,24 +8,12 @@ import time
 import weakref
 
 import pytest
-from helpers import Polled, Worker, collect, every_loop, run_asyncio, turns
+from helpers import Polled, Worker, collect, drain, every_loop, run_asyncio, turns
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from pyasync_c import PENDING, ChannelClosed, ChannelEmpty, Lagged, broadcast
-
-
-def drain(rx):
-    values = []
-    while True:
-        try:
-            values.append(rx.try_recv())
-        except (ChannelEmpty, ChannelClosed) as end:
-            return values, type(end)
-        except Lagged as lagged:
-            values.append(("lagged", lagged.skipped))
-
 
 # ── by hand ──────────────────────────────────────────────────────────────────────────────────
 

@@ -3,12 +3,11 @@
 import asyncio
 import gc
 import sys
-import threading
 import time
 import weakref
 
 import pytest
-from helpers import Polled, Worker, collect, every_loop, run_asyncio, turns
+from helpers import Polled, Worker, collect, drain, every_loop, run_asyncio, turns
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
@@ -29,15 +28,6 @@ both_kinds = pytest.mark.parametrize("make", [lambda: channel(1000), unbounded_c
 def put(tx, value):
     """At once, in either kind."""
     (tx.try_send if hasattr(tx, "try_send") else tx.send)(value)
-
-
-def drain(rx):
-    values = []
-    while True:
-        try:
-            values.append(rx.try_recv())
-        except (ChannelEmpty, ChannelClosed) as end:
-            return values, type(end)
 
 
 # ── bad input ────────────────────────────────────────────────────────────────────────────────

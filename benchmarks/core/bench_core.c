@@ -367,8 +367,9 @@ messages(void)
 {
     struct pac_mpsc channel;
     pac_mpsc_init(&channel, CHANNEL_CAPACITY, NULL);
-    struct channel_end producer = {
-        .future = {&producer_vtable}, .channel = &channel, .left = MESSAGES};
+    struct channel_end producer = {.future = {&producer_vtable},
+                                   .channel = &channel,
+                                   .left = MESSAGES};
     struct channel_end consumer = {.future = {&consumer_vtable}, .channel = &channel};
     pac_task_unref(spawn(&producer.future));
     block_on(&consumer.future);
