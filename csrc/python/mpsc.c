@@ -149,7 +149,9 @@ Send_dealloc(PyObject *op)
     struct pacpy_state *st = self->future.st;
     SenderObject *sender = self->sender;
     PyObject_GC_UnTrack(op);
-    pacpy_future_fini(&self->future);
+    if (PAC_UNLIKELY(self->send.waiter.armed || self->future.wait != NULL)) {
+        pacpy_future_fini(&self->future); /* else it stands nowhere */
+    }
     PyObject *value = self->send.state == PAC_MPSC_SENT ? NULL : self->send.value;
     pacpy_freelist_free(&st->send_free, st->Send_type, op);
     Py_XDECREF(value);
@@ -324,7 +326,9 @@ Recv_dealloc(PyObject *op)
     struct pacpy_state *st = self->future.st;
     ReceiverObject *receiver = self->receiver;
     PyObject_GC_UnTrack(op);
-    pacpy_future_fini(&self->future);
+    if (PAC_UNLIKELY(self->recv.waiter.armed || self->future.wait != NULL)) {
+        pacpy_future_fini(&self->future); /* else it stands nowhere */
+    }
     pacpy_freelist_free(&st->recv_free, st->Recv_type, op);
     Py_DECREF(receiver);
 }
