@@ -10,9 +10,8 @@ Py_ssize_t pacpy_completion_offset;
 int
 pacpy_find_completion_offset(void)
 {
-    PyObject *tasks = PyImport_ImportModule("asyncio.tasks");
-    PyObject *task = tasks == NULL ? NULL : PyObject_GetAttrString(tasks, "Task");
-    Py_XDECREF(tasks);
+    /* Not asyncio.Task, which nest_asyncio replaces by the one in Python. */
+    PyObject *task = pacpy_asyncio_name("_asyncio", "Task");
     if (task == NULL) {
         return -1;
     }

@@ -41,7 +41,10 @@
 
 /* Interned names. */
 #define PACPY_NAMES(X)          \
+    X(__class__)                \
     X(_asyncio_future_blocking) \
+    X(_run_once)                \
+    X(_selector)                \
     X(add_done_callback)        \
     X(add_reader)               \
     X(call_at)                  \
@@ -58,6 +61,8 @@
     X(poll)                     \
     X(remove_done_callback)     \
     X(remove_reader)            \
+    X(run_forever)              \
+    X(run_until_complete)       \
     X(set_result)               \
     X(throw)                    \
     X(time)                     \
@@ -147,6 +152,12 @@ struct pacpy_state *pacpy_state_of_type(PyTypeObject *type);
 /* Import what is needed of asyncio, and make the types that derive from it. 0, or -1 and an
  * exception. Cheap after the first time. */
 int pacpy_need_asyncio(struct pacpy_state *st);
+
+/* ImportError: this Python has no such private name of asyncio's, which cannot be done without. */
+void pacpy_refuse_python(const char *owner, const char *name);
+
+/* A name of a module of asyncio's: a new reference, or NULL; that ImportError if it is gone. */
+PyObject *pacpy_asyncio_name(const char *module, const char *name);
 
 /* Each file's part of module execution: make its types, add its functions. 0 or -1. */
 int pacpy_waker_exec(PyObject *module);

@@ -18,6 +18,7 @@
  * only the core's header. */
 #include "task.h"
 
+#include "bridge.h"
 #include "callback_handle.h"
 #include "context_snapshot.h"
 #include "future.h"
@@ -486,6 +487,42 @@ static const struct pac_future_vtable task_future_vtable = {
     .drop = task_future_drop,
 };
 
+/* ---- under a loop in compatible mode (compatible.h) ------------------------------------------ */
+
+static enum pac_poll
+lending_poll(struct pac_future *future, struct pac_context *cx)
+{
+    LoopObject *loop = task_loop(PAC_CONTAINER_OF(future, struct pacpy_task, future));
+    struct pac_executor *ex = loop->executor;
+    Py_INCREF(loop);
+    /* asyncio's table of current tasks belongs to whoever runs the loop: nothing is taken for
+     * granted, nothing left behind. */
+    loop->current_entry = NULL;
+    pac_executor_lend(ex);
+    enum pac_poll poll = task_future_poll(future, cx);
+    pac_executor_take_back(ex);
+    if (pacpy_loop_set_current(loop, NULL) < 0) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    Py_DECREF(loop);
+    return poll;
+}
+
+static const struct pac_future_vtable lending_vtable = {
+    .poll = lending_poll,
+    .drop = task_future_drop,
+};
+
+void
+pacpy_task_lend_polls(struct pac_task *core)
+{
+    if (core->future != NULL && core->future->vtable == &task_future_vtable) {
+        core->future->vtable = &lending_vtable;
+    }
+}
+
+/* ---- completing, cancelling ------------------------------------------------------------------ */
+
 void
 pacpy_task_future_done(struct pacpy_task *t)
 {
@@ -527,7 +564,8 @@ pacpy_task_cancel(struct pacpy_task *t, PyObject *message)
 PyObject *
 pacpy_task_object_of_core(struct pac_task *core)
 {
-    if (core->future == NULL || core->future->vtable != &task_future_vtable) {
+    if (core->future == NULL ||
+        (core->future->vtable != &task_future_vtable && core->future->vtable != &lending_vtable)) {
         return NULL;
     }
     return task_object(PAC_CONTAINER_OF(core->future, struct pacpy_task, future));
@@ -651,7 +689,16 @@ int
 pacpy_task_begin(PyObject *op, LoopObject *loop, PyObject *coroutine, PyObject *name,
                  PyObject *context, bool eager)
 {
-    if (task_init(op, loop, coroutine, name, context) < 0 || task_queue(op, eager) < 0) {
+    if (task_init(op, loop, coroutine, name, context) < 0) {
+        return -1;
+    }
+    if (loop->compatible) {
+        pacpy_task_of(op)->future.vtable = &lending_vtable;
+    }
+    if (task_queue(op, eager) < 0) {
+        return -1;
+    }
+    if (loop->compatible && pacpy_bridge_settle_own(loop->bridge) < 0) {
         return -1;
     }
     if (eager) {

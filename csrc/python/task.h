@@ -62,6 +62,10 @@ void pacpy_task_future_done(struct pacpy_task *t);
 /* Let the garbage collector know the task, if it does not yet. */
 void pacpy_task_track(PyObject *op);
 
+/* If `core` is that of a Python task: its loop enters compatible mode, and each poll of it lends the
+ * executor, as code within it may run the loop again. */
+void pacpy_task_lend_polls(struct pac_task *core);
+
 /* The Python task that `core` is the core of, borrowed; NULL if it is something else's. */
 PyObject *pacpy_task_object_of_core(struct pac_task *core);
 
