@@ -12,6 +12,7 @@ Importing it imports neither asyncio nor typing; what needs them is made on firs
 
 from ._core import (
     PENDING,
+    CancellationToken,
     Context,
     Delay,
     Future,
@@ -22,12 +23,14 @@ from ._core import (
     Waker,
     current_task,
     into_future,
+    join,
     noop_waker,
     now,
     pending,
     poll_fn,
     poll_once,
     ready,
+    select,
     sleep,
     sleep_until,
     spawn,
@@ -83,6 +86,7 @@ def get_include() -> str:
 
 __all__ = [
     "PENDING",
+    "CancellationToken",
     "Context",
     "Delay",
     "EventLoop",
@@ -103,6 +107,7 @@ __all__ = [
     "get_include",
     "interval",
     "into_future",
+    "join",
     "new_event_loop",
     "noop_waker",
     "now",
@@ -111,6 +116,7 @@ __all__ = [
     "poll_once",
     "ready",
     "run",
+    "select",
     "sleep",
     "sleep_until",
     "spawn",

@@ -2,6 +2,9 @@ from ._core import (
     PENDING as PENDING,
 )
 from ._core import (
+    CancellationToken as CancellationToken,
+)
+from ._core import (
     Context as Context,
 )
 from ._core import (
@@ -35,6 +38,9 @@ from ._core import (
     into_future as into_future,
 )
 from ._core import (
+    join as join,
+)
+from ._core import (
     noop_waker as noop_waker,
 )
 from ._core import (
@@ -51,6 +57,9 @@ from ._core import (
 )
 from ._core import (
     ready as ready,
+)
+from ._core import (
+    select as select,
 )
 from ._core import (
     sleep as sleep,
@@ -102,6 +111,7 @@ def get_include() -> str: ...
 
 __all__ = [
     "PENDING",
+    "CancellationToken",
     "Context",
     "Delay",
     "EventLoop",
@@ -122,6 +132,7 @@ __all__ = [
     "get_include",
     "interval",
     "into_future",
+    "join",
     "new_event_loop",
     "noop_waker",
     "now",
@@ -130,6 +141,7 @@ __all__ = [
     "poll_once",
     "ready",
     "run",
+    "select",
     "sleep",
     "sleep_until",
     "spawn",

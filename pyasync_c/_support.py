@@ -18,6 +18,7 @@ from asyncio import (
     coroutines,
     events,
     format_helpers,
+    futures,
     tasks,
     unix_events,
 )
@@ -139,6 +140,37 @@ def create_task(
         if set_name is not None:
             set_name(name)
     return task
+
+
+# ── tasks and futures that are branches of a join or select ──────────────────────────────────
+
+
+def has_failed(future: Any) -> bool:
+    return future.cancelled() or future.exception() is not None
+
+
+def check_loop_of(future: Any) -> None:
+    loop = events.get_running_loop()
+    if futures._get_loop(future) is not loop:
+        raise RuntimeError(f"{future!r} is attached to a different loop")
+
+
+def report_branch(what: str, exception: Any, task: Any) -> None:
+    """An error that comes when the outcome stands: given, or that of a task that has ended."""
+    if exception is None:
+        exception = None if task.cancelled() else task.exception()
+    loop = events._get_running_loop() if task is None else futures._get_loop(task)
+    # The latter two have left the loop already.
+    if loop is None or isinstance(exception, (type(None), KeyboardInterrupt, SystemExit)):
+        return
+    context = {
+        "message": f"{what}: exception after the outcome was decided",
+        "exception": exception,
+    }
+    if task is not None:
+        context["task"] = task
+        _with_source(context, task)
+    loop.call_exception_handler(context)
 
 
 # ── errors that nobody awaits ────────────────────────────────────────────────────────────────

@@ -241,7 +241,33 @@ AWAITABLES = {
     "spawn_blocking": (lambda: pyasync_c.spawn_blocking(pow, 2, 10), 1024),
     "spawn_blocking-keywords": (lambda: pyasync_c.spawn_blocking(int, "ff", base=16), 255),
     "current_task": (own_task_is_current, "child"),
+    "cancelled": (lambda: cancelled_token(in_a_while).cancelled(), None),
+    "cancelled-from-a-thread": (lambda: cancelled_token(from_a_thread).cancelled(), None),
+    "run_until_cancelled": (
+        lambda: pyasync_c.CancellationToken().run_until_cancelled(answers("run")),
+        "run",
+    ),
+    "run_until_cancelled-cancelled": (
+        lambda: cancelled_token(from_a_thread).run_until_cancelled(sleeps_long()),
+        None,
+    ),
+    "join": (
+        lambda: pyasync_c.join(answers(1), Later(soon, 2), pyasync_c.ready(3)),
+        (1, 2, 3),
+    ),
+    "join-none": (lambda: pyasync_c.join(), ()),
+    "select-coroutine": (lambda: pyasync_c.select(sleeps_long(), answers("first")), (1, "first")),
+    "select-future": (
+        lambda: pyasync_c.select(sleeps_long(), pyasync_c.pending(), Later(from_a_thread, 1)),
+        (2, 1),
+    ),
 }
+
+
+def cancelled_token(by):
+    token = pyasync_c.CancellationToken()
+    by(token.cancel)
+    return token
 
 
 async def yielded():
@@ -267,6 +293,11 @@ ENDLESS = {
     "spawn": lambda: pyasync_c.spawn(pyasync_c.sleep(LONG)),
     "timeout": lambda: times_out_late(),
     "interval": lambda: second_tick(),
+    "cancelled": lambda: pyasync_c.CancellationToken().cancelled(),
+    "run_until_cancelled": lambda: pyasync_c.CancellationToken().run_until_cancelled(sleeps_long()),
+    "join": lambda: pyasync_c.join(sleeps_long(), pyasync_c.ready(1), pyasync_c.pending()),
+    "select": lambda: pyasync_c.select(sleeps_long(), pyasync_c.pending()),
+    "select-nested": lambda: pyasync_c.select(pyasync_c.join(sleeps_long()), pyasync_c.pending()),
 }
 
 

@@ -194,6 +194,7 @@ poll_waiting(FutureObject *f, struct pac_executor *ex, PyObject **value)
     int ready;
     struct pac_scheduler *before = pac_executor_enter(ex);
     pacpy_frame_push_by_hand(f->st, &frame, &cx);
+    frame.driver = frame.current_task;
     if (f->driver != NULL && frame.current_task != NULL && f->driver != frame.current_task) {
         PyErr_SetString(PyExc_RuntimeError, "this future is already being awaited by another task");
         ready = -1;

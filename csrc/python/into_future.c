@@ -64,9 +64,8 @@ is_coroutine_function(PyObject *op)
                                     (CO_COROUTINE | CO_ITERABLE_COROUTINE)) != 0;
 }
 
-/* 0, or -1 and TypeError. */
-static int
-need_awaitable(PyObject *op)
+int
+pacpy_need_awaitable(PyObject *op)
 {
     PyAsyncMethods *async = Py_TYPE(op)->tp_as_async;
     if ((async != NULL && async->am_await != NULL) || is_coroutine(op)) {
@@ -442,6 +441,7 @@ IntoFuture_forget(FutureObject *f)
 static const struct pacpy_future_vtable into_future_vtable = {
     .poll = IntoFuture_poll,
     .forget = IntoFuture_forget,
+    .resumable = true,
 };
 
 /* ---- the type ------------------------------------------------------------------------------- */
@@ -584,7 +584,7 @@ into_future(PyObject *module, PyObject *awaitable)
     if (Future_Check(st, awaitable)) {
         return Py_NewRef(awaitable);
     }
-    return need_awaitable(awaitable) < 0 ? NULL : into_future_new(st, awaitable);
+    return pacpy_need_awaitable(awaitable) < 0 ? NULL : into_future_new(st, awaitable);
 }
 
 /* ---- poll_once ------------------------------------------------------------------------------ */

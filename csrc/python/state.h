@@ -12,24 +12,30 @@
 #include "../core/platform.h"
 
 /* Types made at import, in the order in which they are made; a file makes its own. */
-#define PACPY_TYPES(X) \
-    X(Pending)         \
-    X(Waker)           \
-    X(Context)         \
-    X(Future)          \
-    X(YieldNow)        \
-    X(ReadyFuture)     \
-    X(PendingFuture)   \
-    X(PollFn)          \
-    X(IntoFuture)      \
-    X(PollOnce)        \
-    X(Delay)           \
-    X(Timeout)         \
-    X(Notify)          \
-    X(Notified)        \
-    X(Immediate)       \
-    X(FutureIter)      \
-    X(Bridge)          \
+#define PACPY_TYPES(X)   \
+    X(Pending)           \
+    X(Waker)             \
+    X(Context)           \
+    X(Future)            \
+    X(YieldNow)          \
+    X(ReadyFuture)       \
+    X(PendingFuture)     \
+    X(PollFn)            \
+    X(IntoFuture)        \
+    X(PollOnce)          \
+    X(Delay)             \
+    X(Timeout)           \
+    X(Notify)            \
+    X(Notified)          \
+    X(BranchCallback)    \
+    X(Join)              \
+    X(Select)            \
+    X(CancellationToken) \
+    X(Cancelled)         \
+    X(RunUntilCancelled) \
+    X(Immediate)         \
+    X(FutureIter)        \
+    X(Bridge)            \
     X(LoopBase)
 
 /* Types that derive from asyncio's, made when asyncio is first needed (pacpy_need_asyncio). */
@@ -166,6 +172,10 @@ int pacpy_into_future_exec(PyObject *module);
 int pacpy_delay_exec(PyObject *module);
 int pacpy_timeout_exec(PyObject *module);
 int pacpy_notify_exec(PyObject *module);
+int pacpy_branches_exec(PyObject *module);
+int pacpy_join_exec(PyObject *module);
+int pacpy_select_exec(PyObject *module);
+int pacpy_cancellation_token_exec(PyObject *module);
 int pacpy_bridge_exec(PyObject *module);
 int pacpy_eventloop_exec(PyObject *module);
 int pacpy_task_exec(PyObject *module);

@@ -767,6 +767,34 @@ close_refused(struct pacpy_state *st, PyObject *coroutine)
     PyErr_SetRaisedException(error);
 }
 
+PyObject *
+pacpy_spawn(struct pacpy_state *st, PyObject *aw, PyObject *name, PyObject *context)
+{
+    if (st->Task_type == NULL && pacpy_need_asyncio(st) < 0) {
+        return NULL;
+    }
+    PyObject *coroutine = coroutine_for_spawn(st, aw);
+    if (coroutine == NULL) {
+        return NULL;
+    }
+    LoopObject *loop = pacpy_running_loop;
+    PyObject *task;
+    if (loop == NULL) {
+        task = spawn_on_foreign_loop(st, coroutine, name, context);
+    }
+    else if (loop->task_factory == NULL || loop->task_factory == Py_None) {
+        task = pacpy_task_spawn(loop, coroutine, name, context);
+    }
+    else {
+        task = spawn_on_foreign_loop(st, coroutine, name, context);
+    }
+    if (task == NULL) {
+        close_refused(st, coroutine);
+    }
+    Py_DECREF(coroutine);
+    return task;
+}
+
 PyDoc_STRVAR(
     spawn_doc,
     "spawn(aw, /, *, name=None, context=None)\n--\n\n"
@@ -803,29 +831,7 @@ spawn(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnam
         return PyErr_Format(PyExc_TypeError, "spawn: context must be a contextvars.Context, not %s",
                             Py_TYPE(context)->tp_name);
     }
-    if (st->Task_type == NULL && pacpy_need_asyncio(st) < 0) {
-        return NULL;
-    }
-    PyObject *coroutine = coroutine_for_spawn(st, args[0]);
-    if (coroutine == NULL) {
-        return NULL;
-    }
-    LoopObject *loop = pacpy_running_loop;
-    PyObject *task;
-    if (loop == NULL) {
-        task = spawn_on_foreign_loop(st, coroutine, name, context);
-    }
-    else if (loop->task_factory == NULL || loop->task_factory == Py_None) {
-        task = pacpy_task_spawn(loop, coroutine, name, context);
-    }
-    else {
-        task = spawn_on_foreign_loop(st, coroutine, name, context);
-    }
-    if (task == NULL) {
-        close_refused(st, coroutine);
-    }
-    Py_DECREF(coroutine);
-    return task;
+    return pacpy_spawn(st, args[0], name, context);
 }
 
 PyDoc_STRVAR(current_task_doc,
