@@ -17,6 +17,7 @@ from asyncio import (
     base_tasks,
     coroutines,
     events,
+    exceptions,
     format_helpers,
     futures,
     tasks,
@@ -145,6 +146,10 @@ def create_task(
 # ── tasks and futures that are branches of a join or select ──────────────────────────────────
 
 
+# A cancelled one was asked to end; the latter two have left the loop already.
+_NOT_REPORTED = (type(None), exceptions.CancelledError, KeyboardInterrupt, SystemExit)
+
+
 def has_failed(future: Any) -> bool:
     return future.cancelled() or future.exception() is not None
 
@@ -155,13 +160,20 @@ def check_loop_of(future: Any) -> None:
         raise RuntimeError(f"{future!r} is attached to a different loop")
 
 
+def cancel_branch(task: Any) -> None:
+    try:
+        task.cancel()
+    except RuntimeError:
+        if not futures._get_loop(task).is_closed():
+            raise
+
+
 def report_branch(what: str, exception: Any, task: Any) -> None:
     """An error that comes when the outcome stands: given, or that of a task that has ended."""
     if exception is None:
         exception = None if task.cancelled() else task.exception()
     loop = events._get_running_loop() if task is None else futures._get_loop(task)
-    # The latter two have left the loop already.
-    if loop is None or isinstance(exception, (type(None), KeyboardInterrupt, SystemExit)):
+    if loop is None or isinstance(exception, _NOT_REPORTED):
         return
     context = {
         "message": f"{what}: exception after the outcome was decided",

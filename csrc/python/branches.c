@@ -17,7 +17,7 @@ cancel_task(struct pacpy_state *st, PyObject *task)
         pacpy_task_cancel(pacpy_task_of(task), NULL);
         return;
     }
-    PyObject *done = PyObject_CallMethodNoArgs(task, st->str_cancel);
+    PyObject *done = PyObject_CallMethod(st->asyncio_support, "cancel_branch", "O", task);
     if (done == NULL) {
         PyErr_WriteUnraisable(task);
     }
