@@ -83,6 +83,7 @@ from ._eventloop import EventLoop as EventLoop
 from ._eventloop import new_event_loop as new_event_loop
 from ._interval import Interval as Interval
 from ._interval import interval as interval
+from ._join_set import JoinSet as JoinSet
 from ._runtime import (
     Handle as Handle,
 )
@@ -104,6 +105,7 @@ from ._runtime import (
 from ._runtime import (
     spawn_blocking as spawn_blocking,
 )
+from ._task_group import TaskGroup as TaskGroup
 
 __version__: str
 
@@ -118,12 +120,14 @@ __all__ = [
     "Future",
     "Handle",
     "Interval",
+    "JoinSet",
     "Notified",
     "Notify",
     "PendingType",
     "Runtime",
     "RuntimeMetrics",
     "Task",
+    "TaskGroup",
     "Timeout",
     "Waker",
     "all_tasks",

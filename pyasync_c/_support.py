@@ -160,7 +160,8 @@ def check_loop_of(future: Any) -> None:
         raise RuntimeError(f"{future!r} is attached to a different loop")
 
 
-def cancel_branch(task: Any) -> None:
+def cancel_unless_closed(task: Any) -> None:
+    """task.cancel(), unless its loop is closed: then the task will not run any more."""
     try:
         task.cancel()
     except RuntimeError:

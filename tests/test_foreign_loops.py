@@ -255,6 +255,9 @@ AWAITABLES = {
         lambda: pyasync_c.join(answers(1), Later(soon, 2), pyasync_c.ready(3)),
         (1, 2, 3),
     ),
+    "join_next": (lambda: awaits(joins_next()), "joined"),
+    "spawn_wait": (lambda: spawns_into_a_full_set(), ["first", "second"]),
+    "task-group": (lambda: in_a_group(), ["grouped", "grouped"]),
     "join-none": (lambda: pyasync_c.join(), ()),
     "select-coroutine": (lambda: pyasync_c.select(sleeps_long(), answers("first")), (1, "first")),
     "select-future": (
@@ -262,6 +265,25 @@ AWAITABLES = {
         (2, 1),
     ),
 }
+
+
+async def joins_next():
+    tasks = pyasync_c.JoinSet()
+    tasks.spawn(answers("joined"))
+    return (await tasks.join_next()).result()
+
+
+async def spawns_into_a_full_set():
+    async with pyasync_c.JoinSet(limit=1) as tasks:
+        tasks.spawn(answers("first"))
+        await tasks.spawn_wait(answers("second"))
+        return [task.result() async for task in tasks]
+
+
+async def in_a_group():
+    async with pyasync_c.TaskGroup() as group:
+        tasks = [group.create_task(answers("grouped")) for _ in range(2)]
+    return [task.result() for task in tasks]
 
 
 def cancelled_token(by):
@@ -297,6 +319,9 @@ ENDLESS = {
     "run_until_cancelled": lambda: pyasync_c.CancellationToken().run_until_cancelled(sleeps_long()),
     "join": lambda: pyasync_c.join(sleeps_long(), pyasync_c.ready(1), pyasync_c.pending()),
     "select": lambda: pyasync_c.select(sleeps_long(), pyasync_c.pending()),
+    "join_next": lambda: joins_the_endless(),
+    "spawn_wait": lambda: waits_for_room(),
+    "task-group": lambda: group_of_the_endless(),
     "select-nested": lambda: pyasync_c.select(pyasync_c.join(sleeps_long()), pyasync_c.pending()),
 }
 
@@ -304,6 +329,23 @@ ENDLESS = {
 async def sleeps_long():
     await asyncio.sleep(0)
     await pyasync_c.sleep(LONG)
+
+
+async def joins_the_endless():
+    async with pyasync_c.JoinSet() as tasks:
+        tasks.spawn(sleeps_long())
+        await tasks.join_next()
+
+
+async def waits_for_room():
+    async with pyasync_c.JoinSet(limit=1) as tasks:
+        tasks.spawn(sleeps_long())
+        await tasks.spawn_wait(sleeps_long())
+
+
+async def group_of_the_endless():
+    async with pyasync_c.TaskGroup() as group:
+        group.create_task(sleeps_long())
 
 
 async def times_out_late():

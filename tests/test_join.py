@@ -530,6 +530,22 @@ def test_a_join_of_futures_can_be_awaited_again_after_a_cancel(run):
 
 
 @every_loop
+def test_results_that_were_there_are_lost(run):
+    async def main():
+        manual = Manual()
+        both = join(manual, pending())
+        manual.set(1)
+        task = asyncio.ensure_future(awaits(both))
+        await turns()
+        task.cancel()
+        await asyncio.wait([task])
+        with pytest.raises(RuntimeError, match="dropped"):
+            await both
+
+    run(main())
+
+
+@every_loop
 def test_cancelled_with_an_error_on_its_way(run):
     async def main():
         seen, error = reports(), Boom()

@@ -17,7 +17,7 @@ cancel_task(struct pacpy_state *st, PyObject *task)
         pacpy_task_cancel(pacpy_task_of(task), NULL);
         return;
     }
-    PyObject *done = PyObject_CallMethod(st->asyncio_support, "cancel_branch", "O", task);
+    PyObject *done = PyObject_CallMethod(st->asyncio_support, "cancel_unless_closed", "O", task);
     if (done == NULL) {
         PyErr_WriteUnraisable(task);
     }
