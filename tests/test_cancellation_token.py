@@ -12,10 +12,10 @@ from helpers import CountingWaker, Manual, Worker, collect, every_loop, python, 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
-from test_join import LONG, Boom, Work, awaits, reports
+from test_join import LONG, Boom, Work, awaits, reports, until
 
 import pyasync_c
-from pyasync_c import PENDING, CancellationToken, join, ready, sleep
+from pyasync_c import PENDING, CancellationToken, join, ready
 
 # ── the tree ─────────────────────────────────────────────────────────────────────────────────
 
@@ -336,7 +336,7 @@ def test_the_task_is_cancelled(run):
     async def main():
         token, work = CancellationToken(), Work()
         task = asyncio.ensure_future(awaits(token.run_until_cancelled(work("a", LONG))))
-        await sleep(0.002)
+        await until(lambda: work.log)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

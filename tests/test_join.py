@@ -44,6 +44,12 @@ class Work:
         return [name for what, name in self.log if what == "ends"]
 
 
+async def until(condition):
+    """Let others run until it holds."""
+    while not condition():
+        await asyncio.sleep(0)
+
+
 def reports():
     """What the loop's exception handler is given from now on."""
     seen = []
@@ -416,9 +422,9 @@ def test_an_unpolled_join_warns_of_its_coroutines(run):
 def test_cancelling_cancels_the_children_and_waits_for_them(run):
     async def main():
         seen, work, manual = reports(), Work(), Manual()
-        given = asyncio.ensure_future(work("given", 0.02))
+        given = asyncio.ensure_future(work("given", 0.2))
         task = asyncio.ensure_future(awaits(join(work("a", LONG), given, manual, work("b", LONG))))
-        await sleep(0.004)
+        await until(lambda: len(work.log) == 3)
         task.cancel("stop")
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -456,7 +462,7 @@ def test_errors_while_it_is_cancelled_are_reported(run):
     async def main():
         seen, work, error = reports(), Work(), Boom()
         task = asyncio.ensure_future(awaits(join(work("a", LONG, cleanup=error))))
-        await sleep(0.002)
+        await until(lambda: work.log)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -481,8 +487,7 @@ def test_cancelled_while_the_children_end(run):
             log.append("ends")
 
         task = asyncio.ensure_future(awaits(join(stubborn(), Work()("b", 0.001, first))))
-        await sleep(0.01)
-        assert log == ["asked"]
+        await until(lambda: log == ["asked"])
         assert not task.done()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -503,7 +508,7 @@ def test_joins_within_a_join_end_with_it(run):
         task = asyncio.ensure_future(
             awaits(join(join(work("c", LONG), join(work("d", LONG))), pending()))
         )
-        await sleep(0.003)
+        await until(lambda: ("begins", "d") in work.log)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -588,8 +593,7 @@ def test_closing_the_coroutine_asks_the_children_to_end(run):
         assert await pyasync_c.poll_once(coroutine) is PENDING
         await turns()
         coroutine.drop()
-        await sleep(0.01)
-        assert work.ended() == ["a"]
+        await until(lambda: work.ended() == ["a"])
 
     run(main())
 
@@ -603,8 +607,7 @@ def test_collected_while_children_run(run):
         await turns()
         del both
         collect()
-        await sleep(0.01)
-        assert work.ended() == ["a"]
+        await until(lambda: work.ended() == ["a"])
 
     run(main())
 
@@ -620,8 +623,7 @@ def test_a_branch_that_drops_its_join(run):
 
         holder = [join(work("a", LONG), pyasync_c.poll_fn(drop), work("never"))]
         assert await pyasync_c.poll_once(holder[0]) is PENDING
-        await sleep(0.005)
-        assert "a" in work.ended() or work.log == []
+        await until(lambda: "a" in work.ended() or work.log == [])
         with pytest.raises(RuntimeError, match="dropped"):
             await holder[0]
 

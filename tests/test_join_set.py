@@ -8,7 +8,7 @@ import pytest
 from helpers import collect, every_loop, python, run_asyncio, turns
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_join import LONG, Boom, Work, awaits, reports
+from test_join import LONG, Boom, Work, awaits, reports, until
 
 import pyasync_c
 from pyasync_c import JoinSet, pending, select, sleep
@@ -261,7 +261,7 @@ def test_an_error_in_the_block_cancels_all(run):
             async with JoinSet() as tasks:
                 tasks.spawn(work("a", LONG))
                 tasks.spawn(work("b", LONG, cleanup=late))
-                await sleep(0.002)
+                await until(lambda: len(work.log) == 2)
                 raise ZeroDivisionError
         assert sorted(work.ended()) == ["a", "b"]
         assert [context["exception"] for context in seen] == [late]
@@ -302,7 +302,7 @@ def test_cancelled_within_and_while_leaving(run):
                     await sleep(seconds)
 
             task = asyncio.ensure_future(holds())
-            await sleep(0.003)
+            await until(lambda work=work: work.log)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -359,9 +359,10 @@ def test_given_up_with_errors_in_it(run):
     async def main():
         seen, error = reports(), Boom()
         tasks = JoinSet()
-        tasks.spawn(Work()("x", 0, error))
-        await sleep(0.003)
-        del tasks
+        task = tasks.spawn(Work()("x", 0, error))
+        await until(task.done)
+        del tasks, task
+        await turns()
         collect()
         assert [context["exception"] for context in seen] == [error]
 

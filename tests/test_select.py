@@ -9,7 +9,7 @@ import pytest
 from helpers import CountingWaker, Manual, Worker, collect, every_loop, turns
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_join import LONG, Boom, Work, awaits, reports
+from test_join import LONG, Boom, Work, awaits, reports, until
 
 import pyasync_c
 from pyasync_c import PENDING, join, pending, ready, select, sleep
@@ -178,7 +178,7 @@ def test_children_have_the_context_of_the_await(run):
 def test_futures_that_lose_stay_usable(run):
     async def main():
         notify = pyasync_c.Notify()
-        other, delay, manual = notify.notified(), sleep(0.02, "slept"), Manual()
+        other, delay, manual = notify.notified(), sleep(0.2, "slept"), Manual()
         for _ in range(3):
             assert await select(other, delay, manual, sleep(0.001, "tick")) == (3, "tick")
         notify.notify_one()
@@ -225,7 +225,7 @@ def test_a_loser_that_nobody_has_is_finished_first(run):
 @every_loop
 def test_tasks_and_asyncio_futures_go_on(run):
     async def main():
-        task = asyncio.ensure_future(Work()("task", 0.006))
+        task = asyncio.ensure_future(Work()("task", 0.1))
         future = asyncio.get_running_loop().create_future()
         assert await select(task, future, sleep(0.001, "x")) == (2, "x")
         assert not task.done()
@@ -311,7 +311,7 @@ async def raises(error):
 def test_a_task_of_the_callers_keeps_its_error(run):
     async def main():
         seen, error = reports(), Boom()
-        task = asyncio.ensure_future(Work()("x", 0.002, error))
+        task = asyncio.ensure_future(Work()("x", 0.05, error))
         assert await select(sleep(0.001, 1), task) == (0, 1)
         with pytest.raises(Boom):
             await task
@@ -341,9 +341,9 @@ def test_bad_arguments(run):
 def test_cancelling_does_to_all_what_losing_does(run):
     async def main():
         seen, work, manual = reports(), Work(), Manual()
-        given = asyncio.ensure_future(work("given", 0.02))
+        given = asyncio.ensure_future(work("given", 0.2))
         task = asyncio.ensure_future(awaits(select(work("a", LONG), given, manual)))
-        await sleep(0.003)
+        await until(lambda: len(work.log) == 2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -370,7 +370,7 @@ def test_cancelled_while_a_loser_ends(run):
                     log.append("asked")
 
         task = asyncio.ensure_future(awaits(select(stubborn(), sleep(0.001))))
-        await sleep(0.006)
+        await until(lambda: log == ["asked"])
         assert not task.done()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -408,8 +408,7 @@ def test_a_branch_that_drops_its_select(run):
         with pytest.raises(RuntimeError, match="dropped"):
             await pyasync_c.poll_once(holder[0])
             await holder[0]
-        await sleep(0.005)
-        assert work.ended() == [name for what, name in work.log if what == "begins"]
+        await until(lambda: len(work.ended()) == sum(what == "begins" for what, _ in work.log))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -425,8 +424,7 @@ def test_dropped_while_a_loser_ends(run):
         while repr(either) != "<select of 2 finishing>":
             await asyncio.sleep(0)
         either.drop()
-        await sleep(0.005)
-        assert work.ended() == ["a"]
+        await until(lambda: work.ended() == ["a"])
         task.cancel()
         with pytest.raises((asyncio.CancelledError, RuntimeError)):
             await task

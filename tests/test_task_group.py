@@ -5,7 +5,7 @@ import contextvars
 
 import pytest
 from helpers import every_loop
-from test_join import LONG, Boom, Work, awaits, reports
+from test_join import LONG, Boom, Work, awaits, reports, until
 
 import pyasync_c
 from pyasync_c import TaskGroup, join, select, sleep
@@ -88,7 +88,7 @@ def test_cancelled_from_outside(run):
                 group.create_task(awaits(join(work("b", LONG), work("c", LONG))))
 
         task = asyncio.ensure_future(holds())
-        await sleep(0.003)
+        await until(lambda: len(work.log) == 3)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
