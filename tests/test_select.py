@@ -197,7 +197,7 @@ def test_a_coroutine_that_is_to_go_on_is_given_as_a_future(run):
         work = Work()
         for again in (pyasync_c.into_future, join, lambda aw: select(aw)):
             work.log.clear()
-            going = again(work("long", 0.01))
+            going = again(work("long", 0.05))
             ticks = 0
             while (won := await select(going, sleep(0.001)))[0] == 1:
                 ticks += 1
@@ -234,6 +234,27 @@ def test_tasks_and_asyncio_futures_go_on(run):
         future.set_result(1)
         assert await select(future, task) == (0, 1)
         assert getattr(future, "_callbacks", None) in (None, [])
+
+    run(main())
+
+
+@every_loop
+def test_a_loser_that_was_about_to_raise(run):
+    async def main():
+        seen, error, notify, ended = reports(), Boom(), pyasync_c.Notify(), []
+
+        async def ends_slowly():
+            try:
+                await sleep(LONG)
+            finally:
+                notify.notify_one()
+                await sleep(0.002)
+                ended.append(1)
+
+        fails = Work()("x", 0.001, error)
+        assert await select(join(ends_slowly(), fails), notify.notified()) == (1, None)
+        assert ended == [1]
+        assert [context["exception"] for context in seen] == [error]
 
     run(main())
 

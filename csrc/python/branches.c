@@ -242,7 +242,9 @@ poll_finishing(BranchesObject *self, struct pac_context *cx, PyObject **value)
         int ready = pacpy_poll_in_place((FutureObject *)b->awaitable, cx, &unused);
         if (ready != 0) {
             if (ready < 0) {
-                PyErr_WriteUnraisable(b->awaitable);
+                PyObject *error = PyErr_GetRaisedException();
+                report(self, error, NULL);
+                Py_DECREF(error);
             }
             Py_XDECREF(unused);
             pacpy_branch_over(b);
