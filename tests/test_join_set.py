@@ -74,11 +74,12 @@ def test_every_kind_of_awaitable(run):
 @every_loop
 def test_a_cancelled_join_loses_no_task(run):
     async def main():
-        tasks = JoinSet()
-        task = tasks.spawn(sleep(0.002, "x"))
+        tasks, gate = JoinSet(), asyncio.get_running_loop().create_future()
+        task = tasks.spawn(awaits(gate))
         waiting = [asyncio.ensure_future(awaits(tasks.join_next())) for _ in range(3)]
         await turns()
         waiting[0].cancel()
+        gate.set_result(1)
         await task
         # Handed to the second by now, which is cancelled before it runs.
         waiting[1].cancel()
@@ -133,12 +134,13 @@ def test_a_task_spawned_while_one_waits(run):
 def test_spawn_when_full(run):
     async def main():
         tasks = JoinSet(limit=2)
-        first = tasks.spawn(sleep(0.002))
-        tasks.spawn(sleep(LONG))
+        first = tasks.spawn(pending())
+        tasks.spawn(pending())
         coroutine = Work()("later")
         with pytest.raises(RuntimeError, match="full"):
             tasks.spawn(coroutine)
-        await first
+        first.cancel()
+        await asyncio.wait([first])
         assert await tasks.spawn(coroutine) == "later"  # it was left alone
         tasks.cancel_all()
 
@@ -175,11 +177,12 @@ def test_spawn_wait_waits_for_room_in_order(run):
 @every_loop
 def test_a_cancelled_spawn_wait_passes_its_room_on(run):
     async def main():
-        tasks, work = JoinSet(limit=1), Work()
-        first = tasks.spawn(sleep(0.002))
+        tasks, work, gate = JoinSet(limit=1), Work(), asyncio.get_running_loop().create_future()
+        first = tasks.spawn(awaits(gate))
         waiting = [asyncio.ensure_future(awaits(tasks.spawn_wait(work(i)))) for i in range(3)]
         await turns()
         waiting[0].cancel()
+        gate.set_result(1)
         await first
         waiting[1].cancel()  # it may have been granted the room already
         task = await waiting[2]
@@ -198,13 +201,18 @@ def test_a_cancelled_spawn_wait_passes_its_room_on(run):
 def test_nobody_overtakes_who_waits(run):
     async def main():
         tasks = JoinSet(limit=1)
-        first = tasks.spawn(sleep(0.001))
-        waiting = asyncio.ensure_future(awaits(tasks.spawn_wait(sleep(0, "waited"))))
+        gates = [asyncio.get_running_loop().create_future() for _ in range(2)]
+        first = tasks.spawn(awaits(gates[0]))
+        waiting = asyncio.ensure_future(awaits(tasks.spawn_wait(awaits(gates[1]))))
+        await turns()
+        gates[0].set_result(None)
         await first
         coroutine = Work()("late")
         with pytest.raises(RuntimeError, match="full"):
             tasks.spawn(coroutine)
-        assert await (await waiting) == "waited"
+        second = await waiting
+        gates[1].set_result("waited")
+        assert await second == "waited"
         await tasks.spawn(coroutine)
 
     run(main())
