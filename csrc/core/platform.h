@@ -88,6 +88,7 @@ enum pac_status {
     PAC_INTERRUPTED = -4, /* a signal, or a hook, asked to stop waiting */
     PAC_OS_ERROR = -5,    /* a system call failed: see errno */
     PAC_BUSY = -6,        /* the executor is already running */
+    PAC_OVERFLOW = -11,   /* more was given back than there is room for */
 };
 
 /* ---- a lock for a few instructions ------------------------------------------------------------

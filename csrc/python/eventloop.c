@@ -368,6 +368,7 @@ run_result(LoopObject *loop, enum pac_status status)
             return PyErr_NoMemory();
         case PAC_NO_EXECUTOR:
         case PAC_OS_ERROR:
+        case PAC_OVERFLOW:
             break;
     }
     return PyErr_SetFromErrno(PyExc_OSError);
