@@ -2,6 +2,12 @@ from ._core import (
     PENDING as PENDING,
 )
 from ._core import (
+    AcquirePermit as AcquirePermit,
+)
+from ._core import (
+    Barrier as Barrier,
+)
+from ._core import (
     CancellationToken as CancellationToken,
 )
 from ._core import (
@@ -11,7 +17,13 @@ from ._core import (
     Delay as Delay,
 )
 from ._core import (
+    Event as Event,
+)
+from ._core import (
     Future as Future,
+)
+from ._core import (
+    Lock as Lock,
 )
 from ._core import (
     Notified as Notified,
@@ -20,7 +32,22 @@ from ._core import (
     Notify as Notify,
 )
 from ._core import (
+    OnceCell as OnceCell,
+)
+from ._core import (
     PendingType as PendingType,
+)
+from ._core import (
+    Permit as Permit,
+)
+from ._core import (
+    RwLock as RwLock,
+)
+from ._core import (
+    Semaphore as Semaphore,
+)
+from ._core import (
+    SemaphoreClosed as SemaphoreClosed,
 )
 from ._core import (
     Task as Task,
@@ -114,18 +141,27 @@ def get_include() -> str: ...
 __all__ = [
     "PENDING",
     "CancellationToken",
+    "AcquirePermit",
+    "Barrier",
     "Context",
     "Delay",
+    "Event",
     "EventLoop",
     "Future",
     "Handle",
     "Interval",
     "JoinSet",
+    "Lock",
     "Notified",
     "Notify",
+    "OnceCell",
     "PendingType",
+    "Permit",
     "Runtime",
     "RuntimeMetrics",
+    "RwLock",
+    "Semaphore",
+    "SemaphoreClosed",
     "Task",
     "TaskGroup",
     "Timeout",

@@ -118,24 +118,37 @@ def make_bridge():
 # How to make, and let go, of an object of each type: a plain function outside of a loop, or an
 # async one within.
 MAKES = {
+    "Acquire": lambda: pyasync_c.Lock().acquire(),
+    "AcquirePermit": lambda: pyasync_c.Semaphore(1).acquire(),
     "AsyncioFuture": make_asyncio_future,
+    "Barrier": lambda: pyasync_c.Barrier(2),
+    "BarrierWait": lambda: pyasync_c.Barrier(2).wait(),
     "Bridge": make_bridge,
     "Context": lambda: pyasync_c.Context(pyasync_c.noop_waker()),
     "Delay": lambda: pyasync_c.sleep(1, []),
+    "Event": pyasync_c.Event,
     "EventLoop": make_loop,
+    "EventWait": lambda: pyasync_c.Event().wait(),
     "Future": Once,
     "FutureIter": make_future_iterator,
     "Handle": make_handle,
     "Immediate": make_immediate,
     "IntoFuture": lambda: pyasync_c.into_future(asyncio.sleep(0)).drop(),
+    "Lock": pyasync_c.Lock,
     "LoopBase": make_loop,
     "Notified": lambda: Notify().notified(),
     "Notify": Notify,
+    "OnceCell": pyasync_c.OnceCell,
+    "OnceInit": lambda: pyasync_c.OnceCell().get_or_init(list),
     "PendingFuture": pyasync_c.pending,
     "PendingType": lambda: PENDING,
+    "Permit": lambda: pyasync_c.Semaphore(1).try_acquire(),
     "PollFn": lambda: pyasync_c.poll_fn(nothing_at_all),
     "PollOnce": lambda: pyasync_c.poll_once(pyasync_c.pending()),
     "ReadyFuture": lambda: pyasync_c.ready([]),
+    "RwLock": pyasync_c.RwLock,
+    "Semaphore": lambda: pyasync_c.Semaphore(1),
+    "SemaphoreClosed": pyasync_c.SemaphoreClosed,
     "Task": make_task,
     "TimerHandle": make_timer_handle,
     "Timeout": lambda: pyasync_c.timeout(1),
@@ -328,6 +341,61 @@ async def use_asyncio():
     await turns(2)
     event.set()
     await task
+
+
+async def use_gates():
+    gates = [pyasync_c.Lock(), pyasync_c.Semaphore(1)]
+    rw = pyasync_c.RwLock()
+    gates += [lambda: rw.read(), lambda: rw.write(), lambda: gates[1].acquire()]
+
+    async def enters(gate):
+        async with gate() if callable(gate) else gate:
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.ensure_future(enters(gate)) for gate in gates for _ in range(3)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    tasks[-1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    permit = gates[1].try_acquire()
+    assert gates[1].try_acquire() is None and repr(gates[1]) and repr(permit)
+    gates[1].close()
+    try:
+        await gates[1].acquire()
+    except pyasync_c.SemaphoreClosed:
+        pass
+    async with gates[0]:
+        try:
+            await gates[0].acquire()
+        except RuntimeError:
+            pass
+
+
+async def use_meetings():
+    barrier, event, cell = pyasync_c.Barrier(3), pyasync_c.Event(), pyasync_c.OnceCell()
+
+    async def fails():
+        await asyncio.sleep(0)
+        raise ValueError
+
+    async def makes():
+        await asyncio.sleep(0)
+        return []
+
+    async def awaits(awaitable):
+        return await awaitable
+
+    tasks = [asyncio.ensure_future(awaits(barrier.wait())) for _ in range(2)]
+    tasks += [asyncio.ensure_future(awaits(event.wait())) for _ in range(3)]
+    tasks += [asyncio.ensure_future(awaits(cell.get_or_init(f))) for f in (fails, makes, makes)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    tasks[3].cancel()
+    await asyncio.sleep(0)
+    event.set()
+    tasks += [asyncio.ensure_future(awaits(barrier.wait())) for _ in range(2)]
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert cell.get() == [] and repr(cell) and repr(event) and repr(barrier)
 
 
 async def use_questions():

@@ -414,7 +414,7 @@ pacpy_raise_thrown(PyObject *const *args, Py_ssize_t nargs)
     }
 }
 
-static PyObject *
+PyObject *
 Future_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs < 1 || nargs > 3) {

@@ -27,6 +27,19 @@
     X(Timeout)           \
     X(Notify)            \
     X(Notified)          \
+    X(Permit)            \
+    X(Acquire)           \
+    X(AcquirePermit)     \
+    X(SemaphoreClosed)   \
+    X(Semaphore)         \
+    X(Lock)              \
+    X(RwLock)            \
+    X(Barrier)           \
+    X(BarrierWait)       \
+    X(Event)             \
+    X(EventWait)         \
+    X(OnceCell)          \
+    X(OnceInit)          \
     X(BranchCallback)    \
     X(Join)              \
     X(Select)            \
@@ -100,6 +113,8 @@ struct pacpy_freelist {
     X(yield_now, YieldNow)           \
     X(delay, Delay)                  \
     X(notified, Notified)            \
+    X(acquire, Acquire)              \
+    X(acquire_permit, AcquirePermit) \
     X(future_iter, FutureIter)       \
     X(immediate, Immediate)          \
     X(asyncio_future, AsyncioFuture) \
@@ -176,6 +191,13 @@ int pacpy_branches_exec(PyObject *module);
 int pacpy_join_exec(PyObject *module);
 int pacpy_select_exec(PyObject *module);
 int pacpy_cancellation_token_exec(PyObject *module);
+int pacpy_acquire_exec(PyObject *module);
+int pacpy_semaphore_exec(PyObject *module);
+int pacpy_lock_exec(PyObject *module);
+int pacpy_rwlock_exec(PyObject *module);
+int pacpy_barrier_exec(PyObject *module);
+int pacpy_event_exec(PyObject *module);
+int pacpy_once_cell_exec(PyObject *module);
 int pacpy_bridge_exec(PyObject *module);
 int pacpy_eventloop_exec(PyObject *module);
 int pacpy_task_exec(PyObject *module);
