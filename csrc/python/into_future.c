@@ -109,7 +109,7 @@ iterator_of(PyObject *op)
 PyObject *
 pacpy_await_iterator(PyObject *op)
 {
-    return need_awaitable(op) < 0 ? NULL : iterator_of(op);
+    return pacpy_need_awaitable(op) < 0 ? NULL : iterator_of(op);
 }
 
 /* ---- waiting for an asyncio future ---------------------------------------------------------- */
