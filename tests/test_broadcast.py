@@ -9,8 +9,7 @@ import weakref
 
 import pytest
 from helpers import Polled, Worker, collect, drain, every_loop, run_asyncio, turns
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from pyasync_c import PENDING, ChannelClosed, ChannelEmpty, Lagged, broadcast

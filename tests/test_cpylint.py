@@ -70,7 +70,13 @@ ORDER = [name for level in LEVELS for name in level]
 MODEL = '"platform_model.hpp"'  # platform.h's other back end, of tests/model
 
 # Leaves don't know each other, save those built on one: {leaf: what it may use besides the levels}.
-BUILT_ON: dict[str, set[str]] = {}
+BUILT_ON: dict[str, set[str]] = {
+    "barrier": {"notify"},
+    "event": {"notify"},
+    "mutex": {"semaphore"},
+    "once_cell": {"semaphore"},
+    "rwlock": {"semaphore"},
+}
 
 
 def wrong_levels(name, text):

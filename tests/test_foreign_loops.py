@@ -185,6 +185,54 @@ async def over_timeout():
         return "too late"
 
 
+def gated(gate, take, give):
+    """A gate that a thread has shut, and that opens soon."""
+    taken = Worker(take, gate).result()
+    assert taken
+    soon(lambda: give(gate, taken))
+    return gate
+
+
+async def locked():
+    lock = gated(pyasync_c.Lock(), pyasync_c.Lock.try_acquire, lambda lock, _: lock.release())
+    async with lock:
+        return await pyasync_c.sleep(0, lock.locked())
+
+
+def semaphore_acquire():
+    shut = pyasync_c.Semaphore(3)
+    gated(shut, lambda shut: shut.try_acquire(3), lambda _, permit: permit.release())
+    return shut.acquire(2)
+
+
+def rwlock_read():
+    shut = pyasync_c.RwLock()
+    return gated(shut, pyasync_c.RwLock.try_write, lambda _, permit: permit.release()).read()
+
+
+async def rwlock_write():
+    shut = pyasync_c.RwLock()
+    gated(shut, pyasync_c.RwLock.try_read, lambda _, permit: permit.release())
+    async with shut.write() as permit:
+        return repr(permit)
+
+
+def event_wait(by):
+    event = pyasync_c.Event()
+    by(event.set)
+    return event.wait()
+
+
+async def barrier_wait():
+    barrier = pyasync_c.Barrier(3)
+    return sorted(await asyncio.gather(*(barrier.wait() for _ in range(3))))
+
+
+async def once_cell():
+    cell = pyasync_c.OnceCell()
+    return await asyncio.gather(*(cell.get_or_init(lambda: answers("made")) for _ in range(3)))
+
+
 async def ticks():
     every = pyasync_c.interval(0.001)
     due = [await every.tick() for _ in range(3)]
@@ -266,6 +314,16 @@ AWAITABLES = {
     "notify-permit": (lambda: notified(at_once), None),
     "notify-soon": (lambda: notified(soon), None),
     "notify-from-a-thread": (lambda: notified(from_a_thread), None),
+    "lock": (locked, True),
+    "lock-free": (lambda: pyasync_c.Lock().acquire(), True),
+    "semaphore": (lambda: in_text(semaphore_acquire()), "<Permit of 2>"),
+    "rwlock-read": (lambda: in_text(rwlock_read()), "<Permit to read>"),
+    "rwlock-write": (rwlock_write, "<Permit to write>"),
+    "event-set": (lambda: event_wait(at_once), True),
+    "event-soon": (lambda: event_wait(soon), True),
+    "event-from-a-thread": (lambda: event_wait(from_a_thread), True),
+    "barrier": (barrier_wait, [False, False, True]),
+    "once_cell": (once_cell, ["made"] * 3),
     "future-at-once": (lambda: Later(at_once, "woken"), "woken"),
     "future-soon": (lambda: Later(soon, "woken"), "woken"),
     "future-in-a-while": (lambda: Later(in_a_while, "woken"), "woken"),
@@ -294,7 +352,59 @@ AWAITABLES = {
     "watch-soon": (lambda: watched(soon), 2),
     "watch-from-a-thread": (lambda: watched(from_a_thread), 2),
     "sender-closed": (lambda: nobody_receives(in_a_while), None),
+    "cancelled": (lambda: cancelled_token(in_a_while).cancelled(), None),
+    "cancelled-from-a-thread": (lambda: cancelled_token(from_a_thread).cancelled(), None),
+    "run_until_cancelled": (
+        lambda: pyasync_c.CancellationToken().run_until_cancelled(answers("run")),
+        "run",
+    ),
+    "run_until_cancelled-cancelled": (
+        lambda: cancelled_token(from_a_thread).run_until_cancelled(sleeps_long()),
+        None,
+    ),
+    "join": (
+        lambda: pyasync_c.join(answers(1), Later(soon, 2), pyasync_c.ready(3)),
+        (1, 2, 3),
+    ),
+    "join_next": (lambda: awaits(joins_next()), "joined"),
+    "spawn_wait": (lambda: spawns_into_a_full_set(), ["first", "second"]),
+    "task-group": (lambda: in_a_group(), ["grouped", "grouped"]),
+    "join-none": (lambda: pyasync_c.join(), ()),
+    "select-coroutine": (lambda: pyasync_c.select(sleeps_long(), answers("first")), (1, "first")),
+    "select-future": (
+        lambda: pyasync_c.select(sleeps_long(), pyasync_c.pending(), Later(from_a_thread, 1)),
+        (2, 1),
+    ),
 }
+
+
+async def joins_next():
+    tasks = pyasync_c.JoinSet()
+    tasks.spawn(answers("joined"))
+    return (await tasks.join_next()).result()
+
+
+async def spawns_into_a_full_set():
+    async with pyasync_c.JoinSet(limit=1) as tasks:
+        tasks.spawn(answers("first"))
+        await tasks.spawn_wait(answers("second"))
+        return [task.result() async for task in tasks]
+
+
+async def in_a_group():
+    async with pyasync_c.TaskGroup() as group:
+        tasks = [group.create_task(answers("grouped")) for _ in range(2)]
+    return [task.result() for task in tasks]
+
+
+def cancelled_token(by):
+    token = pyasync_c.CancellationToken()
+    by(token.cancel)
+    return token
+
+
+async def in_text(awaitable):
+    return repr(await awaitable)
 
 
 async def yielded():
@@ -311,6 +421,12 @@ ENDLESS = {
     "sleep-forever": lambda: pyasync_c.sleep(float("inf")),
     "pending": lambda: pyasync_c.pending(),
     "notified": lambda: pyasync_c.Notify().notified(),
+    "lock": lambda: locked_for_good().acquire(),
+    "semaphore": lambda: pyasync_c.Semaphore(1).acquire(2),
+    "rwlock": lambda: waits_to_write(),
+    "event": lambda: pyasync_c.Event().wait(),
+    "barrier": lambda: pyasync_c.Barrier(2).wait(),
+    "once_cell": lambda: pyasync_c.OnceCell().get_or_init(sleeps_long),
     "future": lambda: Later(None, None),
     "poll_fn": lambda: pyasync_c.poll_fn(lambda cx: PENDING),
     "into_future-sleep": lambda: pyasync_c.into_future(pyasync_c.sleep(LONG)),
@@ -329,6 +445,14 @@ ENDLESS = {
     "watch-changed": lambda: kept_sender(pyasync_c.watch(0), lambda rx: rx.changed()),
     "watch-wait_for": lambda: kept_sender(pyasync_c.watch(0), lambda rx: rx.wait_for(bool)),
     "sender-closed": lambda: kept_receiver(),
+    "cancelled": lambda: pyasync_c.CancellationToken().cancelled(),
+    "run_until_cancelled": lambda: pyasync_c.CancellationToken().run_until_cancelled(sleeps_long()),
+    "join": lambda: pyasync_c.join(sleeps_long(), pyasync_c.ready(1), pyasync_c.pending()),
+    "select": lambda: pyasync_c.select(sleeps_long(), pyasync_c.pending()),
+    "join_next": lambda: joins_the_endless(),
+    "spawn_wait": lambda: waits_for_room(),
+    "task-group": lambda: group_of_the_endless(),
+    "select-nested": lambda: pyasync_c.select(pyasync_c.join(sleeps_long()), pyasync_c.pending()),
 }
 
 
@@ -351,9 +475,38 @@ async def kept_receiver():
     rx.close()
 
 
+def locked_for_good():
+    lock = pyasync_c.Lock()
+    assert Worker(lock.try_acquire).result()  # not this task
+    return lock
+
+
+async def waits_to_write():
+    lock = pyasync_c.RwLock()
+    with lock.try_read():
+        await lock.write()
+
+
 async def sleeps_long():
     await asyncio.sleep(0)
     await pyasync_c.sleep(LONG)
+
+
+async def joins_the_endless():
+    async with pyasync_c.JoinSet() as tasks:
+        tasks.spawn(sleeps_long())
+        await tasks.join_next()
+
+
+async def waits_for_room():
+    async with pyasync_c.JoinSet(limit=1) as tasks:
+        tasks.spawn(sleeps_long())
+        await tasks.spawn_wait(sleeps_long())
+
+
+async def group_of_the_endless():
+    async with pyasync_c.TaskGroup() as group:
+        group.create_task(sleeps_long())
 
 
 async def times_out_late():

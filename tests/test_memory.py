@@ -115,6 +115,15 @@ def make_bridge():
     run_asyncio(main())
 
 
+async def make_run_until_cancelled():
+    return await pyasync_c.CancellationToken().run_until_cancelled(nothing())
+
+
+async def make_select(kind):
+    loser = asyncio.get_running_loop().create_future() if kind == "asyncio" else pyasync_c.pending()
+    return await pyasync_c.select(loser, nothing())
+
+
 async def make_oneshot():
     tx, rx = pyasync_c.oneshot()
     task = asyncio.ensure_future(awaits(rx))
@@ -175,24 +184,43 @@ async def make_watch():
 # How to make, and let go, of an object of each type: a plain function outside of a loop, or an
 # async one within.
 MAKES = {
+    "Acquire": lambda: pyasync_c.Lock().acquire(),
+    "AcquirePermit": lambda: pyasync_c.Semaphore(1).acquire(),
     "AsyncioFuture": make_asyncio_future,
+    "Barrier": lambda: pyasync_c.Barrier(2),
+    "BarrierWait": lambda: pyasync_c.Barrier(2).wait(),
+    "BranchCallback": lambda: make_select("asyncio"),
     "Bridge": make_bridge,
+    "CancellationToken": lambda: pyasync_c.CancellationToken().child_token(),
+    "Cancelled": lambda: pyasync_c.CancellationToken().cancelled(),
     "Context": lambda: pyasync_c.Context(pyasync_c.noop_waker()),
     "Delay": lambda: pyasync_c.sleep(1, []),
+    "Event": pyasync_c.Event,
     "EventLoop": make_loop,
+    "EventWait": lambda: pyasync_c.Event().wait(),
     "Future": Once,
     "FutureIter": make_future_iterator,
     "Handle": make_handle,
     "Immediate": make_immediate,
     "IntoFuture": lambda: pyasync_c.into_future(asyncio.sleep(0)).drop(),
+    "Join": lambda: pyasync_c.join(pyasync_c.ready(1), pyasync_c.pending()),
+    "Lock": pyasync_c.Lock,
     "LoopBase": make_loop,
     "Notified": lambda: Notify().notified(),
     "Notify": Notify,
+    "OnceCell": pyasync_c.OnceCell,
+    "OnceInit": lambda: pyasync_c.OnceCell().get_or_init(list),
     "PendingFuture": pyasync_c.pending,
     "PendingType": lambda: PENDING,
+    "Permit": lambda: pyasync_c.Semaphore(1).try_acquire(),
     "PollFn": lambda: pyasync_c.poll_fn(nothing_at_all),
     "PollOnce": lambda: pyasync_c.poll_once(pyasync_c.pending()),
     "ReadyFuture": lambda: pyasync_c.ready([]),
+    "RunUntilCancelled": make_run_until_cancelled,
+    "RwLock": pyasync_c.RwLock,
+    "Select": lambda: make_select("ours"),
+    "Semaphore": lambda: pyasync_c.Semaphore(1),
+    "SemaphoreClosed": pyasync_c.SemaphoreClosed,
     "Task": make_task,
     "TimerHandle": make_timer_handle,
     "Timeout": lambda: pyasync_c.timeout(1),
@@ -400,6 +428,61 @@ async def use_asyncio():
     await turns(2)
     event.set()
     await task
+
+
+async def use_gates():
+    gates = [pyasync_c.Lock(), pyasync_c.Semaphore(1)]
+    rw = pyasync_c.RwLock()
+    gates += [lambda: rw.read(), lambda: rw.write(), lambda: gates[1].acquire()]
+
+    async def enters(gate):
+        async with gate() if callable(gate) else gate:
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.ensure_future(enters(gate)) for gate in gates for _ in range(3)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    tasks[-1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    permit = gates[1].try_acquire()
+    assert gates[1].try_acquire() is None and repr(gates[1]) and repr(permit)
+    gates[1].close()
+    try:
+        await gates[1].acquire()
+    except pyasync_c.SemaphoreClosed:
+        pass
+    async with gates[0]:
+        try:
+            await gates[0].acquire()
+        except RuntimeError:
+            pass
+
+
+async def use_meetings():
+    barrier, event, cell = pyasync_c.Barrier(3), pyasync_c.Event(), pyasync_c.OnceCell()
+
+    async def fails():
+        await asyncio.sleep(0)
+        raise ValueError
+
+    async def makes():
+        await asyncio.sleep(0)
+        return []
+
+    async def awaits(awaitable):
+        return await awaitable
+
+    tasks = [asyncio.ensure_future(awaits(barrier.wait())) for _ in range(2)]
+    tasks += [asyncio.ensure_future(awaits(event.wait())) for _ in range(3)]
+    tasks += [asyncio.ensure_future(awaits(cell.get_or_init(f))) for f in (fails, makes, makes)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    tasks[3].cancel()
+    await asyncio.sleep(0)
+    event.set()
+    tasks += [asyncio.ensure_future(awaits(barrier.wait())) for _ in range(2)]
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert cell.get() == [] and repr(cell) and repr(event) and repr(barrier)
 
 
 async def use_questions():

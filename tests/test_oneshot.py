@@ -10,8 +10,7 @@ import weakref
 
 import pytest
 from helpers import Polled, Worker, collect, every_loop, python, run_asyncio, turns
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import pyasync_c

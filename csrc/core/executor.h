@@ -48,6 +48,7 @@ struct pac_executor {
     bool running;
     bool stopping;           /* leave after the present pass */
     bool interrupted;        /* leave at once */
+    bool lent;               /* a run further up this stack has lent it: pac_executor_lend */
     bool parked;             /* between two turns: other threads make the descriptor readable */
     PAC_ATOMIC(bool) closed; /* written once by the owner, when it begins to close */
 };
@@ -136,6 +137,13 @@ pac_executor_interrupt(struct pac_executor *ex)
  * pac_executor_interrupt. PAC_BUSY: it runs already, further up this stack; PAC_CLOSED,
  * PAC_OS_ERROR: nothing was run. */
 PAC_MUST_USE enum pac_status pac_executor_turn(struct pac_executor *ex);
+
+/* From within a run: lend the executor to code further down this stack, which may turn it, and
+ * whose wakes make the descriptor readable as between two turns. pac_executor_take_back ends that,
+ * before the present runnable returns; or else the run ends with it, which has to be asked for by
+ * pac_executor_interrupt. Turns may empty the run's queue, so it ends after any, PAC_INTERRUPTED. */
+void pac_executor_lend(struct pac_executor *ex);
+void pac_executor_take_back(struct pac_executor *ex);
 
 /* When pac_executor_turn has to be called next at the latest: 0 at once, PAC_NEVER not for a
  * timer. Unless it is 0, the descriptor becomes readable when another thread (or this one, while

@@ -92,6 +92,7 @@ enum pac_status {
     PAC_EMPTY = -8,       /* a channel has nothing to receive now */
     PAC_LAGGED = -9,      /* a receiver was too slow: some values are gone */
     PAC_TIMED_OUT = -10,  /* the deadline came first */
+    PAC_OVERFLOW = -11,   /* more was given back than there is room for */
 };
 
 /* ---- a lock for a few instructions ------------------------------------------------------------

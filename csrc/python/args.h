@@ -15,6 +15,11 @@ int pacpy_ns_from_seconds(PyObject *seconds, const char *what, uint64_t *ns);
 int pacpy_double_from_seconds(PyObject *seconds, const char *what, double *value);
 uint64_t pacpy_ns_from_double(double seconds);
 
+/* An int (anything with __index__, but no bool) of at least `least` and at most `most`. 0, or -1
+ * with TypeError, ValueError (too few) or OverflowError (too many). */
+int pacpy_count_from_object(PyObject *op, const char *what, uint64_t least, uint64_t most,
+                            uint64_t *count);
+
 /* Nanoseconds as float seconds; PAC_NEVER is inf. */
 double pacpy_seconds_from_ns(uint64_t ns);
 
