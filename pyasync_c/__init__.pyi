@@ -1,100 +1,73 @@
 from ._core import (
     PENDING as PENDING,
-)
-from ._core import (
+    AcquirePermit as AcquirePermit,
+    Barrier as Barrier,
+    BroadcastReceiver as BroadcastReceiver,
+    BroadcastSender as BroadcastSender,
+    CancellationToken as CancellationToken,
+    ChannelClosed as ChannelClosed,
+    ChannelEmpty as ChannelEmpty,
+    ChannelFull as ChannelFull,
     Context as Context,
-)
-from ._core import (
     Delay as Delay,
-)
-from ._core import (
+    Event as Event,
     Future as Future,
-)
-from ._core import (
+    Lagged as Lagged,
+    Lock as Lock,
     Notified as Notified,
-)
-from ._core import (
     Notify as Notify,
-)
-from ._core import (
+    OnceCell as OnceCell,
+    OneshotReceiver as OneshotReceiver,
+    OneshotSender as OneshotSender,
     PendingType as PendingType,
-)
-from ._core import (
+    Permit as Permit,
+    Receiver as Receiver,
+    RwLock as RwLock,
+    Semaphore as Semaphore,
+    SemaphoreClosed as SemaphoreClosed,
+    Send as Send,
+    Sender as Sender,
     Task as Task,
-)
-from ._core import (
     Timeout as Timeout,
-)
-from ._core import (
+    UnboundedSender as UnboundedSender,
     Waker as Waker,
-)
-from ._core import (
+    WatchReceiver as WatchReceiver,
+    WatchSender as WatchSender,
+    broadcast as broadcast,
+    channel as channel,
     current_task as current_task,
-)
-from ._core import (
     into_future as into_future,
-)
-from ._core import (
+    join as join,
     noop_waker as noop_waker,
-)
-from ._core import (
     now as now,
-)
-from ._core import (
+    oneshot as oneshot,
     pending as pending,
-)
-from ._core import (
     poll_fn as poll_fn,
-)
-from ._core import (
     poll_once as poll_once,
-)
-from ._core import (
     ready as ready,
-)
-from ._core import (
+    select as select,
     sleep as sleep,
-)
-from ._core import (
     sleep_until as sleep_until,
-)
-from ._core import (
     spawn as spawn,
-)
-from ._core import (
     timeout as timeout,
-)
-from ._core import (
     timeout_at as timeout_at,
-)
-from ._core import (
+    unbounded_channel as unbounded_channel,
+    watch as watch,
     yield_now as yield_now,
 )
-from ._eventloop import EventLoop as EventLoop
-from ._eventloop import new_event_loop as new_event_loop
-from ._interval import Interval as Interval
-from ._interval import interval as interval
+from ._eventloop import EventLoop as EventLoop, new_event_loop as new_event_loop
+from ._interval import Interval as Interval, interval as interval
+from ._join_set import JoinSet as JoinSet
 from ._runtime import (
     Handle as Handle,
-)
-from ._runtime import (
     Runtime as Runtime,
-)
-from ._runtime import (
     RuntimeMetrics as RuntimeMetrics,
-)
-from ._runtime import (
     all_tasks as all_tasks,
-)
-from ._runtime import (
     current_runtime as current_runtime,
-)
-from ._runtime import (
     run as run,
-)
-from ._runtime import (
     spawn_blocking as spawn_blocking,
 )
+from ._task_group import TaskGroup as TaskGroup
 
 __version__: str
 
@@ -102,39 +75,77 @@ def get_include() -> str: ...
 
 __all__ = [
     "PENDING",
+    "BroadcastReceiver",
+    "BroadcastSender",
+    "ChannelClosed",
+    "ChannelEmpty",
+    "ChannelFull",
+    "CancellationToken",
+    "AcquirePermit",
+    "Barrier",
     "Context",
     "Delay",
+    "Event",
     "EventLoop",
     "Future",
     "Handle",
     "Interval",
+    "Lagged",
     "Notified",
     "Notify",
+    "OneshotReceiver",
+    "OneshotSender",
     "PendingType",
+    "Receiver",
     "Runtime",
     "RuntimeMetrics",
+    "Send",
+    "Sender",
+    "JoinSet",
+    "Lock",
+    "Notified",
+    "Notify",
+    "OnceCell",
+    "PendingType",
+    "Permit",
+    "Runtime",
+    "RuntimeMetrics",
+    "RwLock",
+    "Semaphore",
+    "SemaphoreClosed",
     "Task",
+    "TaskGroup",
     "Timeout",
+    "UnboundedSender",
     "Waker",
+    "WatchReceiver",
+    "WatchSender",
     "all_tasks",
+    "broadcast",
+    "channel",
     "current_runtime",
     "current_task",
     "get_include",
     "interval",
     "into_future",
+    "join",
     "new_event_loop",
     "noop_waker",
     "now",
+    "oneshot",
     "pending",
     "poll_fn",
     "poll_once",
     "ready",
     "run",
+    "select",
     "sleep",
     "sleep_until",
     "spawn",
     "spawn_blocking",
     "timeout",
     "timeout_at",
+    "unbounded_channel",
+    "watch",
     "yield_now",
 ]

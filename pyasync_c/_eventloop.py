@@ -8,6 +8,7 @@ that readiness.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import operator
 import selectors
 import signal
@@ -17,8 +18,27 @@ from asyncio import events
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from . import _core, _support
+from . import _compatible, _core, _support
 
+# Private names of asyncio that this file, and the parts of asyncio's loop that it keeps, go by.
+_support.need(events, "_set_running_loop")
+_support.need(
+    asyncio.SelectorEventLoop,
+    "_add_callback",
+    "_add_reader",
+    "_asyncgen_finalizer_hook",
+    "_asyncgen_firstiter_hook",
+    "_check_callback",
+    "_check_closed",
+    "_check_running",
+    "_check_thread",
+    "_process_events",
+    "_remove_reader",
+    "_run_once",
+    "_set_coroutine_origin_tracking",
+    "_timer_handle_cancelled",
+    "_write_to_self",
+)
 _core._need_asyncio()
 
 
@@ -45,13 +65,29 @@ class _Keys(Mapping[Any, selectors.SelectorKey]):
 class ReactorSelector(selectors.BaseSelector):
     """The face of a selector over the C reactor: what asyncio's loop registers descriptors with.
 
-    select() is not for use: the C loop waits, and calls the loop's _process_events itself.
+    select() is not for use: the C loop waits, and calls the loop's _process_events itself. In
+    compatible mode it is a selector of the system's, in this one's place.
     """
 
     def __init__(self) -> None:
         self._loop: Any = None
         self._keys: dict[int, selectors.SelectorKey] = {}
         self._map = _Keys(self)
+        self._real: selectors.BaseSelector | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "select":
+            _compatible.enter(self._loop)
+        super().__setattr__(name, value)
+
+    def become(self, real: selectors.BaseSelector) -> None:
+        """Move what is registered into `real`, which does the work from now on."""
+        for fd, key in self._keys.items():
+            self._loop._poll_unregister(fd)
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                real.register(fd, key.events, key.data)
+        self._keys.clear()
+        self._real = real
 
     def attach(self, loop: Any) -> None:
         self._loop = loop
@@ -80,6 +116,8 @@ class ReactorSelector(selectors.BaseSelector):
             raise
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        if self._real is not None:
+            return self._real.register(fileobj, events, data)
         if not events or events & ~(selectors.EVENT_READ | selectors.EVENT_WRITE):
             raise ValueError(f"Invalid events: {events!r}")
         fd = self._lookup(fileobj)
@@ -91,6 +129,8 @@ class ReactorSelector(selectors.BaseSelector):
         return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        if self._real is not None:
+            return self._real.modify(fileobj, events, data)
         fd = self._lookup(fileobj)
         if fd not in self._keys:
             raise KeyError(f"{fileobj!r} is not registered")
@@ -100,6 +140,8 @@ class ReactorSelector(selectors.BaseSelector):
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        if self._real is not None:
+            return self._real.unregister(fileobj)
         fd = self._lookup(fileobj)
         try:
             key = self._keys.pop(fd)
@@ -109,41 +151,89 @@ class ReactorSelector(selectors.BaseSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self._real is not None:
+            return self._real.select(timeout)
         raise RuntimeError("the C loop waits for descriptors itself")
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        if self._real is not None:
+            return self._real.get_key(fileobj)
         try:
             return self._keys[self._lookup(fileobj)]
         except KeyError:
             raise KeyError(f"{fileobj!r} is not registered") from None
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._map
+        return self._map if self._real is None else self._real.get_map()
 
     def close(self) -> None:
         self._keys.clear()
+        if self._real is not None:
+            self._real.close()
 
 
-class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
+def _is_selector(x: object) -> bool:
+    """What asyncio needs of one: any object with these methods, but no class."""
+    methods = ("register", "modify", "unregister", "select", "get_map", "close")
+    return not isinstance(x, type) and all(hasattr(x, name) for name in methods)
+
+
+class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop, metaclass=_compatible.LoopType):
     """An asyncio event loop on the C executor.
 
     Make it with new_event_loop(), or let run() and Runtime make it. Everything that asyncio
     documents for a loop holds; only call_soon_threadsafe may be called from other threads.
+
+    With a `selector` of one's own, or in a subclass that overrides _run_once, run_forever,
+    run_until_complete or time, asyncio's own scheduler runs it: compatible mode, which assigning
+    one of these enters too. TypeError if `selector` is none.
     """
 
     _refuses_handles = False  # a Runtime is about to close it
+    _is_made = False
+    _closed = True  # before __init__
 
-    def __init__(self) -> None:
-        selector = ReactorSelector()
-        selector.attach(self)
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        if selector is None and not _compatible.replaces_scheduler(type(self)):
+            selector = ReactorSelector()
+            selector.attach(self)
+        else:
+            if selector is None:
+                selector = selectors.DefaultSelector()
+            elif not _is_selector(selector):
+                raise TypeError(f"selector must be a selector, not {selector!r}")
+            _core.LoopBase._divert(self)
         super(_core.LoopBase, self).__init__(selector)
+        self._is_made = True
         _support.watch_tasks_of(self)
+
+    @property
+    def _ready(self) -> Any:
+        return self._standard_ready if self._compatible else _compatible.ready_of(self)
+
+    @_ready.setter
+    def _ready(self, handles: Any) -> None:
+        _compatible.enter(self)
+        self._standard_ready = handles
+
+    @property
+    def _scheduled(self) -> Any:
+        return self._standard_scheduled if self._compatible else _compatible.scheduled_of(self)
+
+    @_scheduled.setter
+    def _scheduled(self, handles: Any) -> None:
+        _compatible.enter(self)
+        self._standard_scheduled = handles
 
     def run_forever(self) -> None:
         """Run until stop() is called.
 
         RuntimeError if it is closed, or a loop runs on this thread.
         """
+        _compatible.check(self)
+        if self._compatible:
+            super(_core.LoopBase, self).run_forever()
+            return
         self._check_closed()
         self._check_running()
         self._set_coroutine_origin_tracking(self._debug)
@@ -157,6 +247,8 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
             )
             events._set_running_loop(self)
             self._run()
+            if self._compatible:
+                self._run_on()
         finally:
             self._thread_id = None
             try:
@@ -174,8 +266,24 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
         add = _core.LoopBase._add_callback.__get__(self)
         return process is asyncio.SelectorEventLoop._process_events and self._add_callback == add
 
+    def _run_on(self) -> None:
+        """Go on with a run in which compatible mode was entered."""
+        _core.LoopBase._settle(self)
+        while True:
+            self._run_once()
+            if self._stopping:
+                break
+        self._stopping = False
+
     def _run_once(self) -> None:
-        """Run what is ready, without waiting for more: for those that drive the loop by hand."""
+        """Run what is ready, without waiting for more: for those that drive the loop by hand.
+
+        In compatible mode as asyncio does, which waits for something to become ready.
+        """
+        _compatible.check(self)
+        if self._compatible:
+            super(_core.LoopBase, self)._run_once()
+            return
         self.stop()
         self._run()
 
@@ -193,7 +301,9 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
 
     def _write_to_self(self) -> None:
         """Wake the loop: for the parts of the standard library that do it by hand."""
-        if not self._closed:
+        if self._compatible:
+            super(_core.LoopBase, self)._write_to_self()
+        elif not self._closed:
             self.call_soon_threadsafe(_nothing)
 
     def close(self) -> None:
@@ -210,6 +320,9 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop):
         self._debug = enabled
         if self.is_running():
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, self._debug)
+
+
+_compatible.learn(EventLoop)
 
 
 def _nothing() -> None:

@@ -9,16 +9,79 @@ import inspect
 import itertools
 import os
 import sys
+import warnings
 import weakref
-from asyncio import base_events, base_futures, base_tasks, coroutines, events, tasks
+from asyncio import (
+    base_events,
+    base_futures,
+    base_tasks,
+    coroutines,
+    events,
+    exceptions,
+    format_helpers,
+    futures,
+    tasks,
+    unix_events,
+)
 from collections.abc import Awaitable, Coroutine, Iterator
 from typing import Any
 
+from . import _compatible
+
+enter_compatible, check_compatible = _compatible.enter, _compatible.check
+StandardLoop = unix_events.SelectorEventLoop  # whose methods a loop in compatible mode has
 iscoroutine = coroutines.iscoroutine
-future_repr = base_futures._future_repr
-task_repr = base_tasks._task_repr
-task_get_stack = base_tasks._task_get_stack
-task_print_stack = base_tasks._task_print_stack
+
+
+# ── private names of asyncio ─────────────────────────────────────────────────────────────────
+# A new Python may move them. Those that can be done without are asked for here; those that cannot
+# stand in need(), in _eventloop.py, and in csrc/python (module.c, callback_handle.c).
+
+
+def _moved(owner: Any, name: str) -> str:
+    return f"Python {sys.version.split()[0]} has no {owner.__name__}.{name}"
+
+
+def private(owner: Any, name: str, loss: str, fallback: Any = None) -> Any:
+    """`name` of a module or class of asyncio; where it is gone, `fallback` and a RuntimeWarning."""
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        warnings.warn(f"pyasync_c: {_moved(owner, name)}: {loss}", RuntimeWarning, stacklevel=2)
+        return fallback
+
+
+def need(owner: Any, *names: str) -> None:
+    """ImportError, naming it, if a module or class of asyncio has lost a name."""
+    for name in names:
+        if not hasattr(owner, name):
+            raise ImportError(
+                f"{_moved(owner, name)}, which pyasync_c's event loop needs: "
+                "this version of pyasync_c does not know this version of Python"
+            )
+
+
+def _unknown_stack(*args: Any) -> list[Any]:
+    return []
+
+
+_PLAIN = "reprs and logs are plainer"
+future_repr = private(base_futures, "_future_repr", _PLAIN, object.__repr__)
+task_repr = private(base_tasks, "_task_repr", _PLAIN, object.__repr__)
+task_get_stack = private(base_tasks, "_task_get_stack", "get_stack() is empty", _unknown_stack)
+task_print_stack = private(
+    base_tasks, "_task_print_stack", "print_stack() is empty", _unknown_stack
+)
+_format_handle = private(base_events, "_format_handle", _PLAIN, repr)
+_format_callback = private(
+    format_helpers, "_format_callback_source", _PLAIN, lambda callback, args: repr(callback)
+)
+_run_until_complete_cb = private(
+    base_events, "_run_until_complete_cb", "out of memory at its end, a run may hang"
+)
+# asyncio's set of tasks.
+_task_set = "_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"
+private(tasks, _task_set, "asyncio.all_tasks() misses this package's tasks")
 
 
 async def fresh_coroutine() -> None:
@@ -80,6 +143,49 @@ def create_task(
     return task
 
 
+# ── tasks and futures that are branches of a join or select ──────────────────────────────────
+
+
+# A cancelled one was asked to end; the latter two have left the loop already.
+_NOT_REPORTED = (type(None), exceptions.CancelledError, KeyboardInterrupt, SystemExit)
+
+
+def has_failed(future: Any) -> bool:
+    return future.cancelled() or future.exception() is not None
+
+
+def check_loop_of(future: Any) -> None:
+    loop = events.get_running_loop()
+    if futures._get_loop(future) is not loop:
+        raise RuntimeError(f"{future!r} is attached to a different loop")
+
+
+def cancel_unless_closed(task: Any) -> None:
+    """task.cancel(), unless its loop is closed: then the task will not run any more."""
+    try:
+        task.cancel()
+    except RuntimeError:
+        if not futures._get_loop(task).is_closed():
+            raise
+
+
+def report_branch(what: str, exception: Any, task: Any) -> None:
+    """An error that comes when the outcome stands: given, or that of a task that has ended."""
+    if exception is None:
+        exception = None if task.cancelled() else task.exception()
+    loop = events._get_running_loop() if task is None else futures._get_loop(task)
+    if loop is None or isinstance(exception, _NOT_REPORTED):
+        return
+    context = {
+        "message": f"{what}: exception after the outcome was decided",
+        "exception": exception,
+    }
+    if task is not None:
+        context["task"] = task
+        _with_source(context, task)
+    loop.call_exception_handler(context)
+
+
 # ── errors that nobody awaits ────────────────────────────────────────────────────────────────
 
 
@@ -104,10 +210,10 @@ def report_destroyed(loop: Any, task: Any) -> None:
 
 
 def report_callback(loop: Any, handle: Any, exc: BaseException) -> None:
-    if isinstance(exc, MemoryError) and handle._callback is base_events._run_until_complete_cb:
+    if isinstance(exc, MemoryError) and handle._callback is _run_until_complete_cb:
         loop.stop()  # what it was about to do: without it the run would never end
         return
-    callback = events.format_helpers._format_callback_source(handle._callback, handle._args)
+    callback = _format_callback(handle._callback, handle._args)
     context = {
         "message": f"Exception in callback {callback}",
         "exception": exc,
@@ -128,9 +234,7 @@ def check_callback(loop: Any, callback: Any, method: str, thread: bool) -> None:
 
 def note_duration(loop: Any, what: Any, seconds: float) -> None:
     if seconds >= loop.slow_callback_duration:
-        described = (
-            base_events._format_handle(what) if isinstance(what, events.Handle) else repr(what)
-        )
+        described = _format_handle(what) if isinstance(what, events.Handle) else repr(what)
         base_events.logger.warning("Executing %s took %.3f seconds", described, seconds)
 
 
@@ -201,10 +305,14 @@ class _TaskSet(weakref.WeakSet):
 def watch_tasks_of(loop: Any) -> None:
     """Let asyncio.all_tasks() see the tasks of `loop`, and a fork's child leave it alone."""
     _loops.add(loop)
-    name = "_scheduled_tasks" if hasattr(tasks, "_scheduled_tasks") else "_all_tasks"
-    registered = getattr(tasks, name)
-    if not isinstance(registered, _TaskSet):
-        setattr(tasks, name, _TaskSet(registered))
+    registered = getattr(tasks, _task_set, None)
+    if registered is not None and not isinstance(registered, _TaskSet):
+        setattr(tasks, _task_set, _TaskSet(registered))
+
+
+def loops_of(cls: type) -> list[Any]:
+    """The loops that are instances of `cls`."""
+    return [loop for loop in list(_loops) if isinstance(loop, cls)]
 
 
 def _disown_loops() -> None:

@@ -72,6 +72,33 @@ class CountingWaker:
         self.count += 1
 
 
+class Polled:
+    """A future with a waker of its own, polled by hand."""
+
+    def __init__(self, future):
+        self.future = future
+        self.counting = CountingWaker()
+
+    def poll(self):
+        return self.future.poll(self.counting.context)
+
+    @property
+    def wakes(self):
+        return self.counting.count
+
+
+def drain(rx):
+    """All that can be received now, and which exception came after it."""
+    values = []
+    while True:
+        try:
+            values.append(rx.try_recv())
+        except (pyasync_c.ChannelEmpty, pyasync_c.ChannelClosed) as end:
+            return values, type(end)
+        except pyasync_c.Lagged as lagged:
+            values.append(("lagged", lagged.skipped))
+
+
 class Manual(pyasync_c.Future):
     """Ready when told; counts its polls and drops."""
 

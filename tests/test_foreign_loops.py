@@ -185,6 +185,54 @@ async def over_timeout():
         return "too late"
 
 
+def gated(gate, take, give):
+    """A gate that a thread has shut, and that opens soon."""
+    taken = Worker(take, gate).result()
+    assert taken
+    soon(lambda: give(gate, taken))
+    return gate
+
+
+async def locked():
+    lock = gated(pyasync_c.Lock(), pyasync_c.Lock.try_acquire, lambda lock, _: lock.release())
+    async with lock:
+        return await pyasync_c.sleep(0, lock.locked())
+
+
+def semaphore_acquire():
+    shut = pyasync_c.Semaphore(3)
+    gated(shut, lambda shut: shut.try_acquire(3), lambda _, permit: permit.release())
+    return shut.acquire(2)
+
+
+def rwlock_read():
+    shut = pyasync_c.RwLock()
+    return gated(shut, pyasync_c.RwLock.try_write, lambda _, permit: permit.release()).read()
+
+
+async def rwlock_write():
+    shut = pyasync_c.RwLock()
+    gated(shut, pyasync_c.RwLock.try_read, lambda _, permit: permit.release())
+    async with shut.write() as permit:
+        return repr(permit)
+
+
+def event_wait(by):
+    event = pyasync_c.Event()
+    by(event.set)
+    return event.wait()
+
+
+async def barrier_wait():
+    barrier = pyasync_c.Barrier(3)
+    return sorted(await asyncio.gather(*(barrier.wait() for _ in range(3))))
+
+
+async def once_cell():
+    cell = pyasync_c.OnceCell()
+    return await asyncio.gather(*(cell.get_or_init(lambda: answers("made")) for _ in range(3)))
+
+
 async def ticks():
     every = pyasync_c.interval(0.001)
     due = [await every.tick() for _ in range(3)]
@@ -214,6 +262,49 @@ async def own_task_is_current():
     return inner
 
 
+async def oneshot_sent(by):
+    tx, rx = pyasync_c.oneshot()
+    by(lambda: tx.send("sent"))
+    return await rx
+
+
+async def through_a_channel(by):
+    tx, rx = pyasync_c.channel(1)
+    await tx.send(1)
+    send = asyncio.ensure_future(awaits(tx.send(2)))
+    by(lambda: None)
+    first = await rx.recv()
+    await send
+    tx.close()
+    return first, [value async for value in rx]
+
+
+async def received(by):
+    tx, rx = pyasync_c.unbounded_channel()
+    by(lambda: tx.send("sent"))
+    return await rx.recv(), (tx.send(1), await rx.recv_many(9))[1]
+
+
+async def broadcasted(by):
+    tx, rx = pyasync_c.broadcast(2)
+    by(lambda: tx.send("sent"))
+    return await rx.recv()
+
+
+async def watched(by):
+    tx, rx = pyasync_c.watch(0)
+    by(lambda: tx.send(1))
+    await rx.changed()
+    by(lambda: tx.send(2))
+    return await rx.wait_for(lambda value: value == 2)
+
+
+async def nobody_receives(by):
+    tx, rx = pyasync_c.channel(1)
+    by(rx.close)
+    return await tx.closed()
+
+
 AWAITABLES = {
     "sleep": (lambda: pyasync_c.sleep(0.002, "slept"), "slept"),
     "sleep-zero": (lambda: pyasync_c.sleep(0, "slept"), "slept"),
@@ -223,6 +314,16 @@ AWAITABLES = {
     "notify-permit": (lambda: notified(at_once), None),
     "notify-soon": (lambda: notified(soon), None),
     "notify-from-a-thread": (lambda: notified(from_a_thread), None),
+    "lock": (locked, True),
+    "lock-free": (lambda: pyasync_c.Lock().acquire(), True),
+    "semaphore": (lambda: in_text(semaphore_acquire()), "<Permit of 2>"),
+    "rwlock-read": (lambda: in_text(rwlock_read()), "<Permit to read>"),
+    "rwlock-write": (rwlock_write, "<Permit to write>"),
+    "event-set": (lambda: event_wait(at_once), True),
+    "event-soon": (lambda: event_wait(soon), True),
+    "event-from-a-thread": (lambda: event_wait(from_a_thread), True),
+    "barrier": (barrier_wait, [False, False, True]),
+    "once_cell": (once_cell, ["made"] * 3),
     "future-at-once": (lambda: Later(at_once, "woken"), "woken"),
     "future-soon": (lambda: Later(soon, "woken"), "woken"),
     "future-in-a-while": (lambda: Later(in_a_while, "woken"), "woken"),
@@ -241,7 +342,69 @@ AWAITABLES = {
     "spawn_blocking": (lambda: pyasync_c.spawn_blocking(pow, 2, 10), 1024),
     "spawn_blocking-keywords": (lambda: pyasync_c.spawn_blocking(int, "ff", base=16), 255),
     "current_task": (own_task_is_current, "child"),
+    "oneshot-soon": (lambda: oneshot_sent(soon), "sent"),
+    "oneshot-from-a-thread": (lambda: oneshot_sent(from_a_thread), "sent"),
+    "channel": (lambda: through_a_channel(soon), (1, [2])),
+    "unbounded_channel-soon": (lambda: received(soon), ("sent", [1])),
+    "unbounded_channel-from-a-thread": (lambda: received(from_a_thread), ("sent", [1])),
+    "broadcast-soon": (lambda: broadcasted(soon), "sent"),
+    "broadcast-from-a-thread": (lambda: broadcasted(from_a_thread), "sent"),
+    "watch-soon": (lambda: watched(soon), 2),
+    "watch-from-a-thread": (lambda: watched(from_a_thread), 2),
+    "sender-closed": (lambda: nobody_receives(in_a_while), None),
+    "cancelled": (lambda: cancelled_token(in_a_while).cancelled(), None),
+    "cancelled-from-a-thread": (lambda: cancelled_token(from_a_thread).cancelled(), None),
+    "run_until_cancelled": (
+        lambda: pyasync_c.CancellationToken().run_until_cancelled(answers("run")),
+        "run",
+    ),
+    "run_until_cancelled-cancelled": (
+        lambda: cancelled_token(from_a_thread).run_until_cancelled(sleeps_long()),
+        None,
+    ),
+    "join": (
+        lambda: pyasync_c.join(answers(1), Later(soon, 2), pyasync_c.ready(3)),
+        (1, 2, 3),
+    ),
+    "join_next": (lambda: awaits(joins_next()), "joined"),
+    "spawn_wait": (lambda: spawns_into_a_full_set(), ["first", "second"]),
+    "task-group": (lambda: in_a_group(), ["grouped", "grouped"]),
+    "join-none": (lambda: pyasync_c.join(), ()),
+    "select-coroutine": (lambda: pyasync_c.select(sleeps_long(), answers("first")), (1, "first")),
+    "select-future": (
+        lambda: pyasync_c.select(sleeps_long(), pyasync_c.pending(), Later(from_a_thread, 1)),
+        (2, 1),
+    ),
 }
+
+
+async def joins_next():
+    tasks = pyasync_c.JoinSet()
+    tasks.spawn(answers("joined"))
+    return (await tasks.join_next()).result()
+
+
+async def spawns_into_a_full_set():
+    async with pyasync_c.JoinSet(limit=1) as tasks:
+        tasks.spawn(answers("first"))
+        await tasks.spawn_wait(answers("second"))
+        return [task.result() async for task in tasks]
+
+
+async def in_a_group():
+    async with pyasync_c.TaskGroup() as group:
+        tasks = [group.create_task(answers("grouped")) for _ in range(2)]
+    return [task.result() for task in tasks]
+
+
+def cancelled_token(by):
+    token = pyasync_c.CancellationToken()
+    by(token.cancel)
+    return token
+
+
+async def in_text(awaitable):
+    return repr(await awaitable)
 
 
 async def yielded():
@@ -258,6 +421,12 @@ ENDLESS = {
     "sleep-forever": lambda: pyasync_c.sleep(float("inf")),
     "pending": lambda: pyasync_c.pending(),
     "notified": lambda: pyasync_c.Notify().notified(),
+    "lock": lambda: locked_for_good().acquire(),
+    "semaphore": lambda: pyasync_c.Semaphore(1).acquire(2),
+    "rwlock": lambda: waits_to_write(),
+    "event": lambda: pyasync_c.Event().wait(),
+    "barrier": lambda: pyasync_c.Barrier(2).wait(),
+    "once_cell": lambda: pyasync_c.OnceCell().get_or_init(sleeps_long),
     "future": lambda: Later(None, None),
     "poll_fn": lambda: pyasync_c.poll_fn(lambda cx: PENDING),
     "into_future-sleep": lambda: pyasync_c.into_future(pyasync_c.sleep(LONG)),
@@ -267,12 +436,77 @@ ENDLESS = {
     "spawn": lambda: pyasync_c.spawn(pyasync_c.sleep(LONG)),
     "timeout": lambda: times_out_late(),
     "interval": lambda: second_tick(),
+    "oneshot": lambda: kept_sender(pyasync_c.oneshot(), lambda rx: rx),
+    "channel-send": lambda: full_channel(),
+    "channel-recv": lambda: kept_sender(pyasync_c.channel(1), lambda rx: rx.recv()),
+    "channel-recv_many": lambda: kept_sender(pyasync_c.channel(1), lambda rx: rx.recv_many(2)),
+    "channel-async-for": lambda: kept_sender(pyasync_c.channel(1), anext),
+    "broadcast-recv": lambda: kept_sender(pyasync_c.broadcast(1), lambda rx: rx.recv()),
+    "watch-changed": lambda: kept_sender(pyasync_c.watch(0), lambda rx: rx.changed()),
+    "watch-wait_for": lambda: kept_sender(pyasync_c.watch(0), lambda rx: rx.wait_for(bool)),
+    "sender-closed": lambda: kept_receiver(),
+    "cancelled": lambda: pyasync_c.CancellationToken().cancelled(),
+    "run_until_cancelled": lambda: pyasync_c.CancellationToken().run_until_cancelled(sleeps_long()),
+    "join": lambda: pyasync_c.join(sleeps_long(), pyasync_c.ready(1), pyasync_c.pending()),
+    "select": lambda: pyasync_c.select(sleeps_long(), pyasync_c.pending()),
+    "join_next": lambda: joins_the_endless(),
+    "spawn_wait": lambda: waits_for_room(),
+    "task-group": lambda: group_of_the_endless(),
+    "select-nested": lambda: pyasync_c.select(pyasync_c.join(sleeps_long()), pyasync_c.pending()),
 }
+
+
+async def kept_sender(ends, receive):
+    tx, rx = ends
+    await receive(rx)
+    tx.close()
+
+
+async def full_channel():
+    tx, rx = pyasync_c.channel(1)
+    tx.try_send(1)
+    await tx.send(2)
+    rx.close()
+
+
+async def kept_receiver():
+    tx, rx = pyasync_c.channel(1)
+    await tx.closed()
+    rx.close()
+
+
+def locked_for_good():
+    lock = pyasync_c.Lock()
+    assert Worker(lock.try_acquire).result()  # not this task
+    return lock
+
+
+async def waits_to_write():
+    lock = pyasync_c.RwLock()
+    with lock.try_read():
+        await lock.write()
 
 
 async def sleeps_long():
     await asyncio.sleep(0)
     await pyasync_c.sleep(LONG)
+
+
+async def joins_the_endless():
+    async with pyasync_c.JoinSet() as tasks:
+        tasks.spawn(sleeps_long())
+        await tasks.join_next()
+
+
+async def waits_for_room():
+    async with pyasync_c.JoinSet(limit=1) as tasks:
+        tasks.spawn(sleeps_long())
+        await tasks.spawn_wait(sleeps_long())
+
+
+async def group_of_the_endless():
+    async with pyasync_c.TaskGroup() as group:
+        group.create_task(sleeps_long())
 
 
 async def times_out_late():

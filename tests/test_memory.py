@@ -115,32 +115,127 @@ def make_bridge():
     run_asyncio(main())
 
 
+async def make_run_until_cancelled():
+    return await pyasync_c.CancellationToken().run_until_cancelled(nothing())
+
+
+async def make_select(kind):
+    loser = asyncio.get_running_loop().create_future() if kind == "asyncio" else pyasync_c.pending()
+    return await pyasync_c.select(loser, nothing())
+
+
+async def make_oneshot():
+    tx, rx = pyasync_c.oneshot()
+    task = asyncio.ensure_future(awaits(rx))
+    await turns(2)
+    tx.send([])
+    await task
+    with pytest.raises(RuntimeError):
+        tx.send([])
+
+
+async def make_mpsc():
+    for tx, rx in (pyasync_c.channel(1), pyasync_c.unbounded_channel()):
+        if isinstance(tx, pyasync_c.Sender):
+            await tx.send([])
+            task = asyncio.ensure_future(awaits(tx.send([])))
+            await turns(2)
+            with pytest.raises(pyasync_c.ChannelFull):
+                tx.try_send([])
+            await cancel(task)
+            assert len(await rx.recv_many(3)) == 1
+        closed = asyncio.ensure_future(awaits(tx.clone().closed()))
+        task = asyncio.ensure_future(awaits(rx.recv()))
+        await turns(2)
+        await cancel(task)
+        with pytest.raises(pyasync_c.ChannelEmpty):
+            rx.try_recv()
+        rx.close()
+        await closed
+
+
+async def make_broadcast():
+    tx, rx = pyasync_c.broadcast(1)
+    task = asyncio.ensure_future(awaits(rx.recv()))
+    await turns(2)
+    tx.send([])
+    await task
+    tx.send([])
+    tx.send([])
+    with pytest.raises(pyasync_c.Lagged):
+        rx.try_recv()
+    tx.subscribe()
+
+
+async def make_watch():
+    tx, rx = pyasync_c.watch([])
+    task = asyncio.ensure_future(awaits(rx.changed()))
+    other = asyncio.ensure_future(awaits(rx.wait_for(lambda value: value == 1)))
+    await turns(2)
+    tx.send([])
+    await task
+    tx.send(1)
+    await other
+    tx.close()
+    with pytest.raises(pyasync_c.ChannelClosed):
+        await rx.changed()
+
+
 # How to make, and let go, of an object of each type: a plain function outside of a loop, or an
 # async one within.
 MAKES = {
+    "Acquire": lambda: pyasync_c.Lock().acquire(),
+    "AcquirePermit": lambda: pyasync_c.Semaphore(1).acquire(),
     "AsyncioFuture": make_asyncio_future,
+    "Barrier": lambda: pyasync_c.Barrier(2),
+    "BarrierWait": lambda: pyasync_c.Barrier(2).wait(),
+    "BranchCallback": lambda: make_select("asyncio"),
     "Bridge": make_bridge,
+    "CancellationToken": lambda: pyasync_c.CancellationToken().child_token(),
+    "Cancelled": lambda: pyasync_c.CancellationToken().cancelled(),
     "Context": lambda: pyasync_c.Context(pyasync_c.noop_waker()),
     "Delay": lambda: pyasync_c.sleep(1, []),
+    "Event": pyasync_c.Event,
     "EventLoop": make_loop,
+    "EventWait": lambda: pyasync_c.Event().wait(),
     "Future": Once,
     "FutureIter": make_future_iterator,
     "Handle": make_handle,
     "Immediate": make_immediate,
     "IntoFuture": lambda: pyasync_c.into_future(asyncio.sleep(0)).drop(),
+    "Join": lambda: pyasync_c.join(pyasync_c.ready(1), pyasync_c.pending()),
+    "Lock": pyasync_c.Lock,
     "LoopBase": make_loop,
     "Notified": lambda: Notify().notified(),
     "Notify": Notify,
+    "OnceCell": pyasync_c.OnceCell,
+    "OnceInit": lambda: pyasync_c.OnceCell().get_or_init(list),
     "PendingFuture": pyasync_c.pending,
     "PendingType": lambda: PENDING,
+    "Permit": lambda: pyasync_c.Semaphore(1).try_acquire(),
     "PollFn": lambda: pyasync_c.poll_fn(nothing_at_all),
     "PollOnce": lambda: pyasync_c.poll_once(pyasync_c.pending()),
     "ReadyFuture": lambda: pyasync_c.ready([]),
+    "RunUntilCancelled": make_run_until_cancelled,
+    "RwLock": pyasync_c.RwLock,
+    "Select": lambda: make_select("ours"),
+    "Semaphore": lambda: pyasync_c.Semaphore(1),
+    "SemaphoreClosed": pyasync_c.SemaphoreClosed,
     "Task": make_task,
     "TimerHandle": make_timer_handle,
     "Timeout": lambda: pyasync_c.timeout(1),
     "Waker": pyasync_c.noop_waker,
     "YieldNow": pyasync_c.yield_now,
+    **dict.fromkeys(["Oneshot", "OneshotAwait", "OneshotReceiver", "OneshotSender"], make_oneshot),
+    **dict.fromkeys(["Mpsc", "Receiver", "Recv", "Send", "Sender", "UnboundedSender"], make_mpsc),
+    **dict.fromkeys(["ChannelEmpty", "ChannelFull", "Closed"], make_mpsc),
+    **dict.fromkeys(
+        ["Broadcast", "BroadcastReceiver", "BroadcastRecv", "BroadcastSender", "Lagged"],
+        make_broadcast,
+    ),
+    **dict.fromkeys(
+        ["ChannelClosed", "Watch", "WatchReceiver", "WatchSender", "WatchWait"], make_watch
+    ),
 }
 
 
@@ -274,6 +369,11 @@ async def use_notify():
     notify.notified().enable()
 
 
+async def use_channels():
+    for make in (make_oneshot, make_mpsc, make_broadcast, make_watch):
+        await make()
+
+
 async def use_futures():
     await Once()
     await pyasync_c.ready([])
@@ -328,6 +428,61 @@ async def use_asyncio():
     await turns(2)
     event.set()
     await task
+
+
+async def use_gates():
+    gates = [pyasync_c.Lock(), pyasync_c.Semaphore(1)]
+    rw = pyasync_c.RwLock()
+    gates += [lambda: rw.read(), lambda: rw.write(), lambda: gates[1].acquire()]
+
+    async def enters(gate):
+        async with gate() if callable(gate) else gate:
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.ensure_future(enters(gate)) for gate in gates for _ in range(3)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    tasks[-1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    permit = gates[1].try_acquire()
+    assert gates[1].try_acquire() is None and repr(gates[1]) and repr(permit)
+    gates[1].close()
+    try:
+        await gates[1].acquire()
+    except pyasync_c.SemaphoreClosed:
+        pass
+    async with gates[0]:
+        try:
+            await gates[0].acquire()
+        except RuntimeError:
+            pass
+
+
+async def use_meetings():
+    barrier, event, cell = pyasync_c.Barrier(3), pyasync_c.Event(), pyasync_c.OnceCell()
+
+    async def fails():
+        await asyncio.sleep(0)
+        raise ValueError
+
+    async def makes():
+        await asyncio.sleep(0)
+        return []
+
+    async def awaits(awaitable):
+        return await awaitable
+
+    tasks = [asyncio.ensure_future(awaits(barrier.wait())) for _ in range(2)]
+    tasks += [asyncio.ensure_future(awaits(event.wait())) for _ in range(3)]
+    tasks += [asyncio.ensure_future(awaits(cell.get_or_init(f))) for f in (fails, makes, makes)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    tasks[3].cancel()
+    await asyncio.sleep(0)
+    event.set()
+    tasks += [asyncio.ensure_future(awaits(barrier.wait())) for _ in range(2)]
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert cell.get() == [] and repr(cell) and repr(event) and repr(barrier)
 
 
 async def use_questions():
@@ -978,6 +1133,38 @@ async def cancellation():
         except asyncio.CancelledError:
             pass
 
+async def channels():
+    tx, rx = pyasync_c.channel(1)
+    await tx.send([1])
+    send = pyasync_c.spawn(tx.send([2]))
+    await pyasync_c.yield_now()
+    assert len(await rx.recv_many(3)) in (1, 2)
+    await send
+    tx.close()
+    rest = [value async for value in rx]
+    unbounded, rx = pyasync_c.unbounded_channel()
+    closed = unbounded.clone().closed()
+    for value in range(100):
+        unbounded.send(value)
+    assert await rx.recv() == 0
+    rx.close()
+    await closed
+    tx, rx = pyasync_c.oneshot()
+    tx.send([3])
+    await rx
+    tx, rx = pyasync_c.broadcast(1)
+    other = tx.subscribe()
+    tx.send([4])
+    tx.send([5])
+    try:
+        await rx.recv()
+    except pyasync_c.Lagged:
+        await rx.recv()
+    tx, rx = pyasync_c.watch([6])
+    tx.send([7])
+    await rx.changed()
+    await rx.wait_for(bool)
+
 async def main():
     asyncio.get_running_loop().set_exception_handler(nothing)
     notify, done = pyasync_c.Notify(), pyasync_c.Notify()
@@ -989,6 +1176,7 @@ async def main():
     await futures()
     await callbacks()
     await cancellation()
+    await channels()
     repr(notify), repr(waiter)
     return await task
 

@@ -7,8 +7,7 @@ import weakref
 
 import pytest
 from helpers import CountingWaker, Worker, every_loop, turns
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 import pyasync_c

@@ -11,6 +11,23 @@ import pyasync_c
 
 SEEDS = 50
 
+
+def first_of_three(seed):
+    async def main():
+        return [(await pyasync_c.select(*map(pyasync_c.ready, "abc")))[1] for _ in range(20)]
+
+    with pyasync_c.Runtime(seed=seed) as runtime:
+        return "".join(runtime.run(main()))
+
+
+def test_select_begins_anywhere_and_a_seed_repeats_it():
+    orders = {seed: first_of_three(seed) for seed in range(SEEDS)}
+    assert orders == {seed: first_of_three(seed) for seed in range(SEEDS)}
+    assert len(set(orders.values())) == SEEDS
+    assert all(set(order) == set("abc") for order in orders.values())
+    assert first_of_three(None) == "a" * 20
+
+
 # Prints what happens under each seed: tasks that wait for one another in many ways.
 TRACE = """
 import asyncio, sys

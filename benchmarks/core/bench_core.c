@@ -5,7 +5,9 @@
  */
 #include "delay.h"
 #include "executor.h"
+#include "mpsc.h"
 #include "notify.h"
+#include "oneshot.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -239,6 +241,141 @@ ping_pong(void)
     block_on(&rest.future);
 }
 
+/* ---- a oneshot through a spawned task ------------------------------------------------------- */
+
+enum { ONESHOTS = 1000000 };
+
+struct one_sender {
+    struct pac_future future;
+    struct pac_oneshot *channel;
+};
+
+static enum pac_poll
+one_sender_poll(struct pac_future *f, struct pac_context *cx)
+{
+    struct one_sender *s = PAC_CONTAINER_OF(f, struct one_sender, future);
+    (void)cx;
+    if (pac_oneshot_send(s->channel, s) != PAC_OK) {
+        die("a oneshot was not sent");
+    }
+    pac_oneshot_drop_sender(s->channel);
+    return PAC_READY;
+}
+
+static const struct pac_future_vtable one_sender_vtable = {one_sender_poll, drop_nothing};
+
+struct one_receiver {
+    struct pac_future future;
+    struct pac_oneshot channel;
+    struct pac_oneshot_recv recv;
+    struct one_sender sender;
+    bool waits;
+    int left;
+};
+
+static enum pac_poll
+one_receiver_poll(struct pac_future *f, struct pac_context *cx)
+{
+    struct one_receiver *r = PAC_CONTAINER_OF(f, struct one_receiver, future);
+    for (;;) {
+        if (!r->waits) {
+            if (r->left-- == 0) {
+                return PAC_READY;
+            }
+            pac_oneshot_init(&r->channel, NULL);
+            pac_oneshot_recv_init(&r->recv, &r->channel);
+            r->sender = (struct one_sender){{&one_sender_vtable}, &r->channel};
+            pac_task_unref(spawn(&r->sender.future));
+            r->waits = true;
+        }
+        if (pac_oneshot_recv_poll(&r->recv, cx) == PAC_PENDING) {
+            return PAC_PENDING;
+        }
+        pac_oneshot_recv_drop(&r->recv);
+        pac_oneshot_fini(&r->channel);
+        r->waits = false;
+    }
+}
+
+static const struct pac_future_vtable one_receiver_vtable = {one_receiver_poll, drop_nothing};
+
+static void
+oneshots(void)
+{
+    struct one_receiver root = {.future = {&one_receiver_vtable}, .left = ONESHOTS};
+    block_on(&root.future);
+}
+
+/* ---- a bounded channel between two tasks ---------------------------------------------------- */
+
+enum { MESSAGES = 1000000, CHANNEL_CAPACITY = 128 };
+
+struct channel_end {
+    struct pac_future future;
+    struct pac_mpsc *channel;
+    struct pac_mpsc_send send;
+    struct pac_mpsc_recv recv;
+    void *value;
+    bool waits;
+    int left;
+};
+
+static enum pac_poll
+producer_poll(struct pac_future *f, struct pac_context *cx)
+{
+    struct channel_end *p = PAC_CONTAINER_OF(f, struct channel_end, future);
+    for (; p->left > 0; p->left--) {
+        if (!p->waits) {
+            pac_mpsc_send_init(&p->send, p->channel, p);
+            p->waits = true;
+        }
+        if (pac_mpsc_send_poll(&p->send, cx) == PAC_PENDING) {
+            return PAC_PENDING;
+        }
+        pac_mpsc_send_drop(&p->send);
+        p->waits = false;
+    }
+    pac_mpsc_drop_sender(p->channel);
+    return PAC_READY;
+}
+
+static enum pac_poll
+consumer_poll(struct pac_future *f, struct pac_context *cx)
+{
+    struct channel_end *c = PAC_CONTAINER_OF(f, struct channel_end, future);
+    for (;;) {
+        if (!c->waits) {
+            pac_mpsc_recv_init(&c->recv, c->channel, &c->value, 1);
+            c->waits = true;
+        }
+        if (pac_mpsc_recv_poll(&c->recv, cx) == PAC_PENDING) {
+            return PAC_PENDING;
+        }
+        pac_mpsc_recv_drop(&c->recv);
+        c->waits = false;
+        if (c->recv.status == PAC_CLOSED) {
+            return PAC_READY;
+        }
+    }
+}
+
+static const struct pac_future_vtable producer_vtable = {producer_poll, drop_nothing};
+static const struct pac_future_vtable consumer_vtable = {consumer_poll, drop_nothing};
+
+static void
+messages(void)
+{
+    struct pac_mpsc channel;
+    pac_mpsc_init(&channel, CHANNEL_CAPACITY, NULL);
+    struct channel_end producer = {.future = {&producer_vtable},
+                                   .channel = &channel,
+                                   .left = MESSAGES};
+    struct channel_end consumer = {.future = {&consumer_vtable}, .channel = &channel};
+    pac_task_unref(spawn(&producer.future));
+    block_on(&consumer.future);
+    pac_mpsc_fini(&channel);
+}
+
 /* ---- timers --------------------------------------------------------------------------------- */
 
 enum { ALIVE = 100000, TIMERS = 1000000 };
@@ -320,6 +457,8 @@ static const struct shape shapes[] = {
     {"one task yields", one_yields, YIELDS, 20, NULL, NULL},
     {"1000 tasks yield in turn", a_thousand_yield, YIELDS, 20, NULL, NULL},
     {"Notify ping-pong, a round trip", ping_pong, ROUND_TRIPS, 60, NULL, NULL},
+    {"oneshot through a spawned task", oneshots, ONESHOTS, 100, NULL, NULL},
+    {"mpsc(128), per message", messages, MESSAGES, 25, NULL, NULL},
     {"a timer armed and dropped, 100 000 alive", arm_and_drop, TIMERS, 60, arm_alive, drop_alive},
 };
 

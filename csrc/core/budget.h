@@ -30,4 +30,11 @@ pac_budget_spend(struct pac_context *cx)
     return false;
 }
 
+/* The leaf has spent its unit before it knew, and does not complete: give it back. */
+static inline void
+pac_budget_refund(void)
+{
+    pac_budget_left += pac_budget_left >= 0;
+}
+
 #endif

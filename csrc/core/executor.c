@@ -126,7 +126,7 @@ end_park(struct pac_executor *ex)
 void
 pac_executor_close(struct pac_executor *ex)
 {
-    if (pac_executor_is_closed(ex) || ex->running) {
+    if (pac_executor_is_closed(ex) || ex->running || ex->lent) {
         return;
     }
     struct pac_scheduler *before = pac_executor_enter(ex);
@@ -463,16 +463,6 @@ pac_executor_seed(struct pac_executor *ex, uint64_t seed)
     ex->random.state = seed;
 }
 
-void
-pac_executor_permute(struct pac_executor *ex, size_t *order, size_t count)
-{
-    for (size_t left = count; ex->is_seeded && left > 1; left--) {
-        size_t which = pac_random_below(&ex->random, left), other = order[which];
-        order[which] = order[left - 1];
-        order[left - 1] = other;
-    }
-}
-
 /* Go to the earliest deadline, and fire what is due then. The wheel may have to be told of times
  * before it, at which it files timers anew. False: there is none. */
 static bool
@@ -543,12 +533,17 @@ run_by(struct pac_executor *ex, enum pac_status (*loop)(struct pac_executor *ex)
     /* This may happen within a poll of another executor's task, whose budget goes on afterwards. */
     int budget = pac_budget_left;
     pac_budget_left = PAC_BUDGET_UNLIMITED;
+    bool lent = ex->lent;
+    if (lent) {
+        ex->lent = ex->interrupted = false; /* the latter was meant for the lender */
+    }
     ex->running = true;
     end_park(ex);
     begin_stretch(ex);
     enum pac_status status = loop(ex);
     end_stretch(ex);
-    ex->running = ex->stopping = ex->interrupted = false;
+    ex->running = ex->stopping = false;
+    ex->lent = ex->interrupted = lent;
     pac_budget_left = budget;
     return status;
 }
@@ -573,6 +568,26 @@ enum pac_status
 pac_executor_turn(struct pac_executor *ex)
 {
     return run_by(ex, turn);
+}
+
+void
+pac_executor_lend(struct pac_executor *ex)
+{
+    PAC_ASSERT(ex->running && !ex->lent);
+    ex->running = false;
+    ex->lent = true;
+    pac_executor_leave(NULL);
+}
+
+void
+pac_executor_take_back(struct pac_executor *ex)
+{
+    PAC_ASSERT(!ex->running && ex->lent);
+    end_park(ex);
+    ex->lent = false;
+    ex->running = true;
+    struct pac_scheduler *ignored = pac_executor_enter(ex);
+    (void)ignored;
 }
 
 /* ---- block_on ------------------------------------------------------------------------------- */

@@ -59,6 +59,7 @@ struct pac_executor {
     bool running;
     bool stopping;           /* leave after the present pass */
     bool interrupted;        /* leave at once */
+    bool lent;               /* a run further up this stack has lent it: pac_executor_lend */
     bool parked;             /* between two turns: other threads make the descriptor readable */
     PAC_ATOMIC(bool) closed; /* written once by the owner, when it begins to close */
     bool is_virtual;         /* its clock; written before anything runs */
@@ -156,6 +157,13 @@ pac_executor_interrupt(struct pac_executor *ex)
  * PAC_OS_ERROR: nothing was run. */
 PAC_MUST_USE enum pac_status pac_executor_turn(struct pac_executor *ex);
 
+/* From within a run: lend the executor to code further down this stack, which may turn it, and
+ * whose wakes make the descriptor readable as between two turns. pac_executor_take_back ends that,
+ * before the present runnable returns; or else the run ends with it, which has to be asked for by
+ * pac_executor_interrupt. Turns may empty the run's queue, so it ends after any, PAC_INTERRUPTED. */
+void pac_executor_lend(struct pac_executor *ex);
+void pac_executor_take_back(struct pac_executor *ex);
+
 /* When pac_executor_turn has to be called next at the latest: 0 at once, PAC_NEVER not for a
  * timer. Unless it is 0, the descriptor becomes readable when another thread (or this one, while
  * the executor is not entered) queues something after this call. So the other loop asks after
@@ -198,13 +206,17 @@ pac_executor_release_clock(struct pac_executor *ex)
     ex->clock_holds--;
 }
 
-/* From now on each pass runs its tasks in a pseudo-random order (shuffle.h), and
- * pac_executor_permute does something. */
+/* From now on each pass runs its tasks in a pseudo-random order (shuffle.h), and pac_executor_pick
+ * picks at random. */
 void pac_executor_seed(struct pac_executor *ex, uint64_t seed);
 
-/* For leaves that choose among equals, as select does among its branches: bring `order`, `count`
- * indices, into a random order if the executor has a seed; else leave it. */
-void pac_executor_permute(struct pac_executor *ex, size_t *order, size_t count);
+/* For leaves that choose among `count` equals, at least one, as select does among its branches: the
+ * first, 0, unless the executor has a seed. */
+static inline size_t
+pac_executor_pick(struct pac_executor *ex, size_t count)
+{
+    return PAC_UNLIKELY(ex->is_seeded) ? pac_random_below(&ex->random, count) : 0;
+}
 
 /* ---- for leaves ----------------------------------------------------------------------------- */
 

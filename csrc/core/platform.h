@@ -88,7 +88,12 @@ enum pac_status {
     PAC_INTERRUPTED = -4, /* a signal, or a hook, asked to stop waiting */
     PAC_OS_ERROR = -5,    /* a system call failed: see errno */
     PAC_BUSY = -6,        /* the executor is already running */
-    PAC_DEADLOCK = -7,    /* on a virtual clock: nothing is left to wait for */
+    PAC_FULL = -7,        /* a channel has no room now */
+    PAC_EMPTY = -8,       /* a channel has nothing to receive now */
+    PAC_LAGGED = -9,      /* a receiver was too slow: some values are gone */
+    PAC_TIMED_OUT = -10,  /* the deadline came first */
+    PAC_OVERFLOW = -11,   /* more was given back than there is room for */
+    PAC_DEADLOCK = -12,   /* on a virtual clock: nothing is left to wait for */
 };
 
 /* ---- a lock for a few instructions ------------------------------------------------------------

@@ -95,3 +95,34 @@ pacpy_seconds_from_ns(uint64_t ns)
 {
     return ns == PAC_NEVER ? Py_HUGE_VAL : (double)ns / 1e9;
 }
+
+int
+pacpy_count_from_object(PyObject *op, const char *what, uint64_t least, uint64_t most,
+                        uint64_t *count)
+{
+    if (PyBool_Check(op) || !PyIndex_Check(op)) {
+        PyErr_Format(PyExc_TypeError, "%s must be an int, not %.200s", what, Py_TYPE(op)->tp_name);
+        return -1;
+    }
+    PyObject *number = PyNumber_Index(op);
+    if (number == NULL) {
+        return -1;
+    }
+    int beyond = 0;
+    long long value = PyLong_AsLongLongAndOverflow(number, &beyond);
+    Py_DECREF(number);
+    if (value == -1 && beyond == 0 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (beyond < 0 || (beyond == 0 && value < (long long)least)) {
+        PyErr_Format(PyExc_ValueError, "%s must be at least %llu", what, (unsigned long long)least);
+        return -1;
+    }
+    if (beyond > 0 || (unsigned long long)value > most) {
+        PyErr_Format(PyExc_OverflowError, "%s must be at most %llu", what,
+                     (unsigned long long)most);
+        return -1;
+    }
+    *count = (uint64_t)value;
+    return 0;
+}

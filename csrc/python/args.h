@@ -19,6 +19,10 @@ uint64_t pacpy_ns_from_double(double seconds);
  * virtual clock a time that floats cannot tell from a whole nanosecond to come is that nanosecond:
  * the float 0.1 + 0.2 is 0.3 s, where the real clock's time does not have to be hit. */
 uint64_t pacpy_ns_of_time(struct pac_executor *ex, double when);
+/* An int (anything with __index__, but no bool) of at least `least` and at most `most`. 0, or -1
+ * with TypeError, ValueError (too few) or OverflowError (too many). */
+int pacpy_count_from_object(PyObject *op, const char *what, uint64_t least, uint64_t most,
+                            uint64_t *count);
 
 /* Nanoseconds as float seconds; PAC_NEVER is inf. */
 double pacpy_seconds_from_ns(uint64_t ns);

@@ -93,9 +93,7 @@ pacpy_asyncio_future_new(LoopObject *loop)
 int
 pacpy_asyncio_future_make_types(struct pacpy_state *st)
 {
-    PyObject *futures = PyImport_ImportModule("asyncio.futures");
-    PyObject *base = futures == NULL ? NULL : PyObject_GetAttrString(futures, "Future");
-    Py_XDECREF(futures);
+    PyObject *base = pacpy_asyncio_name("_asyncio", "Future");
     if (base == NULL) {
         return -1;
     }

@@ -81,7 +81,8 @@ weak_callback(BridgeObject *b, PyMethodDef *def)
 void
 pacpy_bridge_update_hold(BridgeObject *b)
 {
-    bool hold = b->executor != NULL && PyWeakref_Check(b->loop_ref) && !b->reading && !b->soon;
+    bool hold = b->executor != NULL && b->own == NULL && PyWeakref_Check(b->loop_ref) &&
+                !b->reading && !b->soon;
     if (hold != b->held) {
         b->held = hold;
         if (hold) {
@@ -96,7 +97,8 @@ pacpy_bridge_update_hold(BridgeObject *b)
 static bool
 is_idle(const BridgeObject *b)
 {
-    return pac_list_is_empty(&b->waits) && b->executor->wheel.count == 0;
+    /* Waits, and the tasks that were there before their loop had a bridge. */
+    return b->executor->scheduler.tasks_alive == 0 && b->executor->wheel.count == 0;
 }
 
 int
@@ -300,9 +302,11 @@ turn(BridgeObject *b)
         failed = pacpy_bridge_settle(b, loop);
         Py_DECREF(loop);
     }
-    if (b->raised != NULL) {
-        PyErr_SetRaisedException(b->raised);
-        b->raised = NULL;
+    PyObject **raised = b->raised == NULL && b->own != NULL ? &b->own->raised : &b->raised;
+    if (*raised != NULL) {
+        PyObject *exc = *raised;
+        *raised = NULL;
+        PyErr_SetRaisedException(exc);
         return NULL;
     }
     if (failed) {
@@ -358,7 +362,7 @@ static void
 bridge_close(BridgeObject *b)
 {
     struct pac_executor *ex = b->executor;
-    if (ex == NULL || ex->running) {
+    if (ex == NULL || ex->running || b->own != NULL) {
         return;
     }
     b->executor = NULL;
@@ -506,6 +510,58 @@ bridge_new(struct pacpy_state *st, PyObject *loop)
     return b;
 }
 
+/* ---- a loop of ours in compatible mode ------------------------------------------------------- */
+
+PyObject *
+pacpy_bridge_for_own_loop(LoopObject *loop)
+{
+    struct pacpy_state *st = loop->st;
+    BridgeObject *b = (BridgeObject *)st->Bridge_type->tp_alloc(st->Bridge_type, 0);
+    if (b == NULL) {
+        return NULL;
+    }
+    b->st = st;
+    b->armed_ns = PAC_NEVER;
+    pac_list_init(&b->waits);
+    b->loop_ref = PyWeakref_NewRef((PyObject *)loop, NULL);
+    if (b->loop_ref == NULL) {
+        Py_DECREF(b);
+        return NULL;
+    }
+    b->loop = (PyObject *)loop;
+    b->own = loop;
+    b->executor = loop->executor;
+    b->fd = pac_executor_fd(b->executor);
+    b->thread_id = PyThread_get_thread_ident();
+    return (PyObject *)b;
+}
+
+int
+pacpy_bridge_settle_own(PyObject *bridge)
+{
+    BridgeObject *b = (BridgeObject *)bridge;
+    return b->executor == NULL ? 0 : pacpy_bridge_settle(b, (PyObject *)b->own);
+}
+
+void
+pacpy_bridge_let_go(PyObject *bridge)
+{
+    BridgeObject *b = (BridgeObject *)bridge;
+    b->executor = NULL;
+    b->own = NULL;
+    b->loop = NULL;
+    Py_CLEAR(b->timer);
+}
+
+static BridgeObject *
+bridge_of_own_loop(LoopObject *loop)
+{
+    if (pacpy_loop_check_open(loop) < 0) {
+        return NULL;
+    }
+    return (BridgeObject *)Py_NewRef(loop->bridge);
+}
+
 /* ---- finding the bridge of a loop ----------------------------------------------------------- */
 
 /* Close the bridges of loops that were closed but are still referred to. */
@@ -620,7 +676,13 @@ BridgeObject *
 pacpy_bridge_of(struct pacpy_state *st, PyObject *loop)
 {
     BridgeObject *b = NULL;
-    if (st->last_bridge != NULL) {
+    if (PyObject_TypeCheck(loop, st->LoopBase_type)) {
+        b = bridge_of_own_loop((LoopObject *)loop);
+        if (b == NULL) {
+            return NULL;
+        }
+    }
+    else if (st->last_bridge != NULL) {
         b = (BridgeObject *)strong_ref(st->last_bridge);
         if (b != NULL && (b->loop != loop || b->executor == NULL)) {
             Py_CLEAR(b);

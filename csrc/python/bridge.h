@@ -13,6 +13,8 @@
 
 #include "../core/executor.h"
 
+#include "eventloop.h"
+
 /* tp_iternext of a Future that no poll of ours drives: poll it on behalf of the running loop.
  * Returns the asyncio future to wait for; or NULL with StopIteration set (or nothing set, for
  * None) if it is ready; or NULL with an exception, RuntimeError "no running event loop" among
@@ -30,5 +32,19 @@ void pacpy_bridge_end_wait(FutureObject *f);
  * entered; for a Delay that is polled by hand there. *before for pac_executor_leave; false:
  * nothing was entered. */
 bool pacpy_bridge_enter(struct pacpy_state *st, struct pac_scheduler **before);
+
+/* ---- for a loop of ours in compatible mode (compatible.h), whose bridge is on its own executor */
+
+/* Such a bridge: a new reference, for loop->bridge; NULL and an exception. */
+PyObject *pacpy_bridge_for_own_loop(LoopObject *loop);
+
+/* If `core` is a wait on that executor, it is one of the bridge from now on. */
+void pacpy_bridge_take_wait(PyObject *bridge, struct pac_task *core);
+
+/* Have the loop watch what it has to. 0 or -1. */
+int pacpy_bridge_settle_own(PyObject *bridge);
+
+/* The loop is about to close its executor. */
+void pacpy_bridge_let_go(PyObject *bridge);
 
 #endif

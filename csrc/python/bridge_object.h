@@ -13,6 +13,8 @@ typedef struct {
     PyObject_HEAD
     struct pacpy_state *st;
     struct pac_executor *executor; /* NULL once closed */
+    LoopObject *own;               /* borrowed: a loop of ours in compatible mode, which owns the
+                                      executor and holds this; NULL: a foreign loop */
     PyObject *loop;                /* borrowed, to compare with; NULL once it has gone */
     PyObject *loop_ref;            /* weak reference to it; or the loop, if it takes none */
     PyObject *timer;               /* what call_at returned; NULL: not armed */
@@ -47,6 +49,13 @@ restore_exception(PyObject *exc)
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
     }
+}
+
+/* `op` is a loop of ours, and its own executor drives it. */
+static inline bool
+pacpy_bridge_is_native(struct pacpy_state *st, PyObject *op)
+{
+    return PyObject_TypeCheck(op, st->LoopBase_type) && !((LoopObject *)op)->compatible;
 }
 
 /* The loop that runs on this thread as a new reference. NULL: none, or an exception is set. */

@@ -91,7 +91,10 @@ pacpy_bridge_visit_wait(struct pac_task *task, visitproc visit, void *arg)
 {
     struct pac_future *f = task->future;
     if (f != NULL && f->vtable == &wait_vtable) {
-        Py_VISIT(PAC_CONTAINER_OF(f, struct pacpy_wait, future)->asyncio_future);
+        struct pacpy_wait *w = PAC_CONTAINER_OF(f, struct pacpy_wait, future);
+        if (w->bridge == NULL) { /* or the bridge visits it */
+            Py_VISIT(w->asyncio_future);
+        }
     }
     return 0;
 }
@@ -128,6 +131,18 @@ wait_new(struct pac_executor *ex, BridgeObject *b, LoopObject *own_loop)
         pac_list_push_back(&b->waits, &w->node);
     }
     return w;
+}
+
+void
+pacpy_bridge_take_wait(PyObject *bridge, struct pac_task *core)
+{
+    BridgeObject *b = (BridgeObject *)bridge;
+    if (core->future != NULL && core->future->vtable == &wait_vtable) {
+        struct pacpy_wait *w = PAC_CONTAINER_OF(core->future, struct pacpy_wait, future);
+        w->own_loop = NULL;
+        w->bridge = b;
+        pac_list_push_back(&b->waits, &w->node);
+    }
 }
 
 /* Does the thread that may run the executor of `w` differ from this one? A collector's destructor
@@ -179,6 +194,7 @@ poll_waiting(FutureObject *f, struct pac_executor *ex, PyObject **value)
     int ready;
     struct pac_scheduler *before = pac_executor_enter(ex);
     pacpy_frame_push_by_hand(f->st, &frame, &cx);
+    frame.driver = frame.current_task;
     if (f->driver != NULL && frame.current_task != NULL && f->driver != frame.current_task) {
         PyErr_SetString(PyExc_RuntimeError, "this future is already being awaited by another task");
         ready = -1;
@@ -295,7 +311,7 @@ pacpy_bridge_iternext(FutureObject *f)
         return NULL;
     }
     PyObject *result = NULL;
-    if (PyObject_TypeCheck(loop, st->LoopBase_type)) {
+    if (pacpy_bridge_is_native(st, loop)) {
         struct pac_executor *ex = ((LoopObject *)loop)->executor;
         if (ex == NULL) {
             PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
@@ -351,7 +367,7 @@ pacpy_bridge_enter(struct pacpy_state *st, struct pac_scheduler **before)
     }
     PyObject *loop = pacpy_bridge_running_loop(st);
     struct pac_executor *ex = NULL;
-    if (loop != NULL && PyObject_TypeCheck(loop, st->LoopBase_type)) {
+    if (loop != NULL && pacpy_bridge_is_native(st, loop)) {
         ex = ((LoopObject *)loop)->executor;
     }
     else if (loop != NULL) {

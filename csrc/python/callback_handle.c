@@ -277,6 +277,25 @@ handle_fire(struct pac_timer *timer)
     pac_run_queue_push(&loop->executor->scheduler.ready, &h->runnable);
 }
 
+PyObject *
+pacpy_handle_of_runnable(struct pac_runnable *r)
+{
+    if (r->vtable == &handle_vtable) {
+        return handle_object(PAC_CONTAINER_OF(r, struct handle, runnable));
+    }
+    if (r->vtable == &adopted_vtable) {
+        return PAC_CONTAINER_OF(r, struct pacpy_adopted, runnable)->handle;
+    }
+    return NULL;
+}
+
+PyObject *
+pacpy_handle_of_timer(struct pac_timer *timer)
+{
+    return timer->fire == handle_fire ? handle_object(PAC_CONTAINER_OF(timer, struct handle, timer))
+                                      : NULL;
+}
+
 int
 pacpy_handle_visit_runnable(struct pac_runnable *r, visitproc visit, void *arg)
 {
@@ -493,8 +512,8 @@ run_plain(LoopObject *loop, PyObject *op)
     PyObject *callback = Py_NewRef(SLOT(op, callback));
     PyObject *args = Py_NewRef(SLOT(op, args));
     PyObject *context = Py_NewRef(SLOT(op, context));
-    PyObject *result = call_in_context(callback, &PyTuple_GET_ITEM(args, 0),
-                                       PyTuple_GET_SIZE(args), context);
+    PyObject *result =
+        call_in_context(callback, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args), context);
     if (result == NULL) {
         report_callback(loop, op);
     }
@@ -620,6 +639,19 @@ Handle_dealloc(PyObject *op)
     Py_DECREF(loop);
 }
 
+/* In compatible mode it stands in the loop's list, which counts the cancelled ones. 0 or -1. */
+static int
+count_cancelled(PyObject *op)
+{
+    LoopObject *loop = handle_loop(op);
+    if (loop == NULL || !loop->compatible || SLOT(op, scheduled) != Py_True) {
+        return 0;
+    }
+    PyObject *done = PyObject_CallMethod((PyObject *)loop, "_timer_handle_cancelled", "O", op);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
 /* Disarm a timer handle: gives up the wheel's reference. */
 static void
 disarm(PyObject *op)
@@ -653,14 +685,16 @@ Handle_cancel(PyObject *op, PyObject *Py_UNUSED(ignored))
     }
     Py_SETREF(SLOT(op, cancelled), Py_NewRef(Py_True));
     Py_INCREF(op);
+    int counted = 0;
     if (handle_is_timer(op)) {
+        counted = count_cancelled(op);
         disarm(op);
     }
     *handle_flags(op) &= SHARES_CONTEXT;
     Py_XSETREF(SLOT(op, callback), Py_NewRef(Py_None));
     Py_XSETREF(SLOT(op, args), Py_NewRef(Py_None));
     Py_DECREF(op);
-    Py_RETURN_NONE;
+    return counted < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 /* ---- attributes: those of asyncio's slots that are made when asked for, or must not change --- */
@@ -748,12 +782,10 @@ static int
 learn_offset(PyObject *cls, const char *name, Py_ssize_t *offset)
 {
     PyObject *member = PyObject_GetAttrString(cls, name);
-    if (member == NULL) {
-        return -1;
-    }
-    if (!Py_IS_TYPE(member, &PyMemberDescr_Type)) {
-        PyErr_Format(PyExc_SystemError, "asyncio's %s is no slot in this Python", name);
-        Py_DECREF(member);
+    if (member == NULL || !Py_IS_TYPE(member, &PyMemberDescr_Type)) {
+        /* It has to be a slot, too. */
+        Py_XDECREF(member);
+        pacpy_refuse_python(((PyTypeObject *)cls)->tp_name, name);
         return -1;
     }
     *offset = ((PyMemberDescrObject *)member)->d_member->offset;
@@ -793,9 +825,8 @@ learn_offsets(PyObject *handle, PyObject *timer_handle)
 int
 pacpy_callback_handle_make_types(struct pacpy_state *st)
 {
-    PyObject *events = PyImport_ImportModule("asyncio.events");
-    PyObject *handle = events == NULL ? NULL : PyObject_GetAttrString(events, "Handle");
-    PyObject *timer = events == NULL ? NULL : PyObject_GetAttrString(events, "TimerHandle");
+    PyObject *handle = pacpy_asyncio_name("asyncio.events", "Handle");
+    PyObject *timer = handle == NULL ? NULL : pacpy_asyncio_name("asyncio.events", "TimerHandle");
     int made = -1;
     if (handle != NULL && timer != NULL && learn_offsets(handle, timer) == 0) {
         int size = (int)(offsets.ours + (Py_ssize_t)sizeof(struct handle));
@@ -807,7 +838,6 @@ pacpy_callback_handle_make_types(struct pacpy_state *st)
                                    &st->TimerHandle_type, NULL);
         }
     }
-    Py_XDECREF(events);
     Py_XDECREF(handle);
     Py_XDECREF(timer);
     return made;

@@ -32,6 +32,10 @@ bool pacpy_handle_is_plain_and_live(LoopObject *loop, PyObject *handle);
 /* The place of `a` (NULL: there is none) goes away. */
 void pacpy_adopted_leave_place(struct pacpy_adopted *a);
 
+/* The handle behind a queued runnable, or behind an armed timer: borrowed; NULL if it is none. */
+PyObject *pacpy_handle_of_runnable(struct pac_runnable *r);
+PyObject *pacpy_handle_of_timer(struct pac_timer *timer);
+
 /* For the loop's tp_traverse: visit the handle behind a queued runnable, or behind an armed
  * timer. */
 int pacpy_handle_visit_runnable(struct pac_runnable *r, visitproc visit, void *arg);

@@ -60,6 +60,17 @@ pacpy_clear_weakrefs(PyObject *op)
     }
 }
 
+/* What a weak reference refers to, as a new reference: 1; 0 and NULL if it has gone. */
+#if PY_VERSION_HEX < 0x030D0000
+static inline int
+PyWeakref_GetRef(PyObject *ref, PyObject **op)
+{
+    PyObject *found = PyWeakref_GET_OBJECT(ref);
+    *op = found == Py_None ? NULL : Py_NewRef(found);
+    return *op != NULL;
+}
+#endif
+
 /* Guards an object's own fields where there is no GIL; nothing elsewhere. */
 #if PY_VERSION_HEX < 0x030D0000
 #define Py_BEGIN_CRITICAL_SECTION(op) {

@@ -10,9 +10,8 @@ Py_ssize_t pacpy_completion_offset;
 int
 pacpy_find_completion_offset(void)
 {
-    PyObject *tasks = PyImport_ImportModule("asyncio.tasks");
-    PyObject *task = tasks == NULL ? NULL : PyObject_GetAttrString(tasks, "Task");
-    Py_XDECREF(tasks);
+    /* Not asyncio.Task, which nest_asyncio replaces by the one in Python. */
+    PyObject *task = pacpy_asyncio_name("_asyncio", "Task");
     if (task == NULL) {
         return -1;
     }
@@ -85,6 +84,12 @@ tell(struct pacpy_completion *c, struct pacpy_listener *l)
         case PACPY_LISTEN_WAKER:
             pac_waker_wake(&PAC_CONTAINER_OF(l, struct pacpy_waker_listener, listener)->waker);
             return;
+        case PACPY_LISTEN_CALL: {
+            struct pacpy_call_listener *cl =
+                PAC_CONTAINER_OF(l, struct pacpy_call_listener, listener);
+            cl->call(cl);
+            return;
+        }
         case PACPY_LISTEN_CALLBACK: {
             PyObject *self = pacpy_completion_object(c);
             struct callback_listener *cb = callback_of(l);

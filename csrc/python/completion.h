@@ -21,6 +21,7 @@ struct pacpy_loop; /* eventloop.h */
 enum pacpy_listener_kind {
     PACPY_LISTEN_TASK,     /* part of a Task: told by pacpy_task_future_done */
     PACPY_LISTEN_WAKER,    /* a pacpy_waker_listener, part of an IntoFuture: the waker is woken */
+    PACPY_LISTEN_CALL,     /* a pacpy_call_listener: its function is called at once */
     PACPY_LISTEN_CALLBACK, /* completion.c's own, allocated: call_soon(callback, future, context=) */
 };
 
@@ -32,6 +33,11 @@ struct pacpy_listener {
 struct pacpy_waker_listener {
     struct pacpy_listener listener;
     struct pac_waker waker; /* owned */
+};
+
+struct pacpy_call_listener {
+    struct pacpy_listener listener;
+    void (*call)(struct pacpy_call_listener *l); /* in no list any more; may free it */
 };
 
 enum pacpy_outcome { PACPY_PENDING, PACPY_CANCELLED, PACPY_FINISHED };

@@ -4,6 +4,7 @@
 #include "args.h"
 #include "bridge.h"
 #include "callback_handle.h"
+#include "compatible.h"
 #include "loop_clock.h"
 #include "loop_sources.h"
 #include "task.h"
@@ -158,14 +159,11 @@ context_keyword(LoopObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObj
     return 0;
 }
 
-/* What every one of them checks. `thread`: the loop's own thread is wanted, which debug mode
- * checks. */
+/* What every one of them checks, the loop not being diverted. `thread`: the loop's own thread is
+ * wanted, which debug mode checks. */
 static int
 check_callback(LoopObject *loop, PyObject *callback, const char *method, bool thread)
 {
-    if (pacpy_loop_check_open(loop) < 0) {
-        return -1;
-    }
     if (PAC_UNLIKELY(pac_executor_is_closed(loop->executor))) {
         pacpy_loop_refuse_closed(loop);
         return -1;
@@ -188,8 +186,8 @@ PyObject *
 pacpy_loop_call_soon(LoopObject *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                      PyObject *context)
 {
-    if (pacpy_loop_check_open(loop) < 0) {
-        return NULL;
+    if (PAC_UNLIKELY(loop->diverted)) {
+        return pacpy_compatible_call_soon(loop, callback, args, nargs, context);
     }
     return pacpy_handle_soon(loop, callback, args, nargs, context);
 }
@@ -202,6 +200,9 @@ soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, c
     PyObject *context;
     if (nargs < 1) {
         return PyErr_Format(PyExc_TypeError, "%s() needs a callback", method);
+    }
+    if (PAC_UNLIKELY(loop->diverted)) {
+        return pacpy_diverted_call(loop, method, args, nargs, kwnames);
     }
     if (check_callback(loop, args[0], method, thread) < 0 ||
         context_keyword(loop, args, nargs, kwnames, &context) < 0) {
@@ -245,6 +246,9 @@ Loop_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
                                                    : "when cannot be None");
         return NULL;
     }
+    if (PAC_UNLIKELY(loop->diverted)) {
+        return pacpy_diverted_call(loop, "call_at", args, nargs, kwnames);
+    }
     if (check_callback(loop, args[1], "call_at", true) < 0 ||
         context_keyword(loop, args, nargs, kwnames, &context) < 0 ||
         pacpy_double_from_seconds(args[0], "call_at: when", &when) < 0) {
@@ -265,6 +269,9 @@ Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
                                                    : "delay must not be None");
         return NULL;
     }
+    if (PAC_UNLIKELY(loop->diverted)) {
+        return pacpy_diverted_call(loop, "call_later", args, nargs, kwnames);
+    }
     if (check_callback(loop, args[1], "call_later", true) < 0 ||
         context_keyword(loop, args, nargs, kwnames, &context) < 0 ||
         pacpy_ns_from_seconds(args[0], "call_later: delay", &delay_ns) < 0) {
@@ -279,6 +286,9 @@ Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
 static PyObject *
 Loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (PAC_UNLIKELY(((LoopObject *)op)->compatible)) {
+        return pacpy_diverted_call((LoopObject *)op, "create_future", NULL, 0, NULL);
+    }
     return pacpy_asyncio_future_new((LoopObject *)op);
 }
 
@@ -286,24 +296,8 @@ Loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 create_task_in_python(LoopObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    PyObject *create = PyObject_GetAttrString(loop->st->asyncio_support, "create_task");
-    if (create == NULL) {
-        return NULL;
-    }
-    Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-    PyObject **all = PyMem_New(PyObject *, nargs + nkw + 1);
-    PyObject *task = NULL;
-    if (all == NULL) {
-        PyErr_NoMemory();
-    }
-    else {
-        all[0] = (PyObject *)loop;
-        memcpy(all + 1, args, (size_t)(nargs + nkw) * sizeof *args);
-        task = PyObject_Vectorcall(create, all, nargs + 1, kwnames);
-        PyMem_Free(all);
-    }
-    Py_DECREF(create);
-    return task;
+    return pacpy_call_for_loop(loop, loop->st->asyncio_support, "create_task", args, nargs,
+                               kwnames);
 }
 
 static PyObject *
@@ -314,8 +308,8 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
     PyObject *name = NULL, *context = NULL;
     bool plain = nargs == 1 && PyCoro_CheckExact(args[0]) &&
                  (loop->task_factory == NULL || loop->task_factory == Py_None);
-    if (pacpy_loop_check_open(loop) < 0) {
-        return NULL;
+    if (PAC_UNLIKELY(loop->diverted)) {
+        return pacpy_diverted_call(loop, "create_task", args, nargs, kwnames);
     }
     for (Py_ssize_t i = 0; plain && kwnames != NULL && i < PyTuple_GET_SIZE(kwnames); i++) {
         PyObject *key = PyTuple_GET_ITEM(kwnames, i);
@@ -381,7 +375,12 @@ run_result(LoopObject *loop, enum pac_status status)
         case PAC_DEADLOCK: /* what stuck() has raised came first */
         case PAC_NO_EXECUTOR:
         case PAC_OS_ERROR:
-            break;
+        case PAC_FULL:
+        case PAC_EMPTY:
+        case PAC_LAGGED:
+        case PAC_TIMED_OUT:
+        case PAC_OVERFLOW:
+            break; /* the last five are what channels and semaphores say, never an executor */
     }
     return PyErr_SetFromErrno(PyExc_OSError);
 }
@@ -424,7 +423,13 @@ Loop_run(PyObject *op, PyObject *Py_UNUSED(ignored))
     pacpy_running_loop = outer;
     track_tasks(loop);
     pacpy_handle_track_all(loop);
-    if (pacpy_loop_leave_task(loop) < 0) {
+    if (PAC_UNLIKELY(loop->compatible)) {
+        /* Became that meanwhile: others have written to that table too. */
+        if (pacpy_loop_set_current(loop, NULL) < 0) {
+            return NULL;
+        }
+    }
+    else if (pacpy_loop_leave_task(loop) < 0) {
         return NULL;
     }
     return run_result(loop, status);
@@ -434,7 +439,10 @@ static PyObject *
 Loop_stop(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     LoopObject *loop = (LoopObject *)op;
-    if (loop->executor != NULL) {
+    if (loop->compatible) {
+        loop->stopping = true;
+    }
+    else if (loop->executor != NULL) {
         pac_executor_stop(loop->executor);
     }
     Py_RETURN_NONE;
@@ -444,8 +452,12 @@ static void
 close_executor(LoopObject *loop)
 {
     struct pac_executor *ex = loop->executor;
+    loop->diverted = true;
     if (ex == NULL) {
         return;
+    }
+    if (loop->bridge != NULL) {
+        pacpy_bridge_let_go(loop->bridge);
     }
     pac_executor_close(ex);
     loop->executor = NULL;
@@ -482,8 +494,8 @@ static PyObject *
 Loop_add_callback(PyObject *op, PyObject *handle)
 {
     LoopObject *loop = (LoopObject *)op;
-    if (pacpy_loop_check_open(loop) < 0) {
-        return NULL;
+    if (PAC_UNLIKELY(loop->diverted)) {
+        return pacpy_diverted_call(loop, "_add_callback", &handle, 1, NULL);
     }
     PyObject *cancelled = PyObject_GetAttrString(handle, "_cancelled");
     if (cancelled == NULL) {
@@ -499,9 +511,12 @@ Loop_add_callback(PyObject *op, PyObject *handle)
 }
 
 static PyObject *
-nothing(PyObject *op, PyObject *Py_UNUSED(ignored))
+Loop_timer_handle_cancelled(PyObject *op, PyObject *handle)
 {
-    Py_RETURN_NONE;
+    if (((LoopObject *)op)->compatible) {
+        return pacpy_diverted_call((LoopObject *)op, "_timer_handle_cancelled", &handle, 1, NULL);
+    }
+    Py_RETURN_NONE; /* cancelling has disarmed it */
 }
 
 /* ---- attributes ----------------------------------------------------------------------------- */
@@ -548,6 +563,9 @@ static PyObject *
 get_stopping(PyObject *op, void *Py_UNUSED(closure))
 {
     LoopObject *loop = (LoopObject *)op;
+    if (loop->compatible) {
+        return PyBool_FromLong(loop->stopping);
+    }
     return PyBool_FromLong(loop->executor != NULL && loop->executor->stopping);
 }
 
@@ -559,10 +577,43 @@ set_stopping(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
     if (truth < 0) {
         return -1;
     }
-    if (loop->executor != NULL) {
+    if (loop->compatible) {
+        loop->stopping = truth;
+    }
+    else if (loop->executor != NULL) {
         loop->executor->stopping = truth;
     }
     return 0;
+}
+
+static PyObject *
+get_compatible(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((LoopObject *)op)->compatible);
+}
+
+/* Whoever assigns one of these replaces the scheduler, or a part of it. */
+static bool
+is_of_the_scheduler(struct pacpy_state *st, PyObject *name)
+{
+    return name == st->str_time || name == st->str__run_once || name == st->str__selector ||
+           name == st->str_run_forever || name == st->str_run_until_complete;
+}
+
+/* Attribute names are interned by the time that they get here. */
+static int
+Loop_setattro(PyObject *op, PyObject *name, PyObject *value)
+{
+    struct pacpy_state *st = ((LoopObject *)op)->st;
+    /* None: as close() leaves the selector. */
+    if (value != NULL && value != Py_None && is_of_the_scheduler(st, name) &&
+        pacpy_compatible_enter(op) < 0) {
+        return -1;
+    }
+    if (PyObject_GenericSetAttr(op, name, value) < 0) {
+        return -1;
+    }
+    return name == st->str___class__ ? pacpy_compatible_check_class(op) : 0;
 }
 
 PyDoc_STRVAR(
@@ -663,6 +714,7 @@ Loop_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(loop->raised);
     Py_VISIT(loop->task_factory);
+    Py_VISIT(loop->bridge);
     int stop = pacpy_sources_visit(loop, visit, arg);
     if (stop != 0) {
         return stop;
@@ -678,6 +730,7 @@ Loop_clear(PyObject *op)
     pacpy_sources_free(loop);
     Py_CLEAR(loop->raised);
     Py_CLEAR(loop->task_factory);
+    Py_CLEAR(loop->bridge);
     return 0;
 }
 
@@ -726,7 +779,11 @@ static PyMethodDef Loop_methods[] = {
     {"_poll_unregister", pacpy_loop_poll_unregister, METH_O, "Stop watching it."},
     {"_add_callback", Loop_add_callback, METH_O, "Queue a Handle."},
     {"_add_callback_signalsafe", Loop_add_callback, METH_O, "Queue a Handle."},
-    {"_timer_handle_cancelled", nothing, METH_O, "Nothing to do: cancelling has disarmed it."},
+    {"_timer_handle_cancelled", Loop_timer_handle_cancelled, METH_O, "What a TimerHandle calls."},
+    {"_queued", pacpy_compatible_queued, METH_NOARGS, "The queued Handles and Tasks, in order."},
+    {"_timers", pacpy_compatible_timers, METH_NOARGS, "The armed TimerHandles, in no order."},
+    {"_divert", pacpy_compatible_divert, METH_NOARGS, pacpy_compatible_divert_doc},
+    {"_settle", pacpy_compatible_settle, METH_NOARGS, "Watch what the executor waits for now."},
     {NULL},
 };
 
@@ -735,6 +792,7 @@ static PyGetSetDef Loop_getset[] = {
     {"_queues_events", get_bool, set_bool, NULL, (void *)offsetof(LoopObject, queues_events)},
     {"_task_factory", get_task_factory, set_task_factory, NULL},
     {"_stopping", get_stopping, set_stopping, NULL},
+    {"_compatible", get_compatible, NULL, NULL},
     {NULL},
 };
 
@@ -745,6 +803,7 @@ static PyType_Slot Loop_slots[] = {
     {Py_tp_traverse, Loop_traverse},
     {Py_tp_clear, Loop_clear},
     {Py_tp_dealloc, Loop_dealloc},
+    {Py_tp_setattro, Loop_setattro},
     {Py_tp_methods, Loop_methods},
     {Py_tp_getset, Loop_getset},
     {0, NULL},

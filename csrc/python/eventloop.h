@@ -31,8 +31,12 @@ typedef struct pacpy_loop {
     uint64_t first_task_id;  /* the id of the task made before the loop was: see Task_hash */
     unsigned long thread_id; /* of the thread that runs it; 0: none */
     pid_t pid;               /* the process that made it: a fork's child may not run it */
+    PyObject *bridge;        /* compatible mode: what turns the executor; NULL otherwise */
     bool debug;
     bool queues_events; /* _process_events and _add_callback are what asyncio and we made them */
+    bool diverted;      /* calls do not go to the executor: closed, or compatible mode */
+    bool compatible;    /* compatible.h: the standard library's scheduler runs it */
+    bool stopping;      /* compatible mode: stop() was called */
 } LoopObject;
 
 /* The loop of ours that runs on this thread, or NULL. */

@@ -93,3 +93,17 @@ pacpy_frame_still_current(struct pacpy_state *st, struct pacpy_frame *frame)
     note_version(st, frame);
     return true;
 }
+
+PyObject *
+pacpy_frame_current_task(struct pacpy_state *st)
+{
+    struct pacpy_frame *frame = pacpy_frame_current(st);
+    if (frame != NULL) {
+        return frame->current_task;
+    }
+    /* What a poll that began now would find. */
+    struct pacpy_frame fresh;
+    pacpy_frame_push_by_hand(st, &fresh, NULL);
+    pacpy_frame_pop(&fresh);
+    return fresh.current_task;
+}

@@ -35,6 +35,9 @@ pacpy_frame_pop(struct pacpy_frame *frame)
     pacpy_frame_top = frame->outer;
 }
 
+/* The task that runs on this thread, ours or a foreign loop's: borrowed, for comparing; NULL: none. */
+PyObject *pacpy_frame_current_task(struct pacpy_state *st);
+
 /* The slow half of pacpy_frame_current: asks asyncio. */
 bool pacpy_frame_still_current(struct pacpy_state *st, struct pacpy_frame *frame);
 

@@ -351,7 +351,7 @@ Future_drop(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static PyObject *
+PyObject *
 Future_send(PyObject *op, PyObject *arg)
 {
     PyObject *result;
@@ -414,7 +414,7 @@ pacpy_raise_thrown(PyObject *const *args, Py_ssize_t nargs)
     }
 }
 
-static PyObject *
+PyObject *
 Future_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs < 1 || nargs > 3) {

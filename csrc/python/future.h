@@ -32,6 +32,9 @@ struct pacpy_future_vtable {
      * destructors. */
     void (*forget)(struct pacpy_future *self);
     bool fused; /* polled again once DONE: asks the vtable's poll again */
+    /* Whose state is worth more than its place in any list: a select that it loses leaves it
+     * suspended as it is, instead of `forget`. Its waker may then be woken in vain. */
+    bool resumable;
 };
 
 struct pacpy_wait; /* bridge.c */
@@ -74,6 +77,8 @@ void pacpy_future_fini(FutureObject *f);
 PyObject *Future_am_await(PyObject *op);
 PySendResult Future_am_send(PyObject *op, PyObject *arg, PyObject **result);
 PyObject *Future_iternext(PyObject *op);
+PyObject *Future_send(PyObject *op, PyObject *arg);
+PyObject *Future_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs);
 #define PACPY_FUTURE_SLOTS                                                                         \
     {Py_am_await, Future_am_await}, {Py_am_send, Future_am_send}, {Py_tp_iter, PyObject_SelfIter}, \
     {                                                                                              \
@@ -86,6 +91,20 @@ Future_Check(struct pacpy_state *st, PyObject *op)
 {
     return PyObject_TypeCheck(op, st->Future_type);
 }
+
+/* 0 if `op` can be awaited, or -1 and TypeError. */
+int pacpy_need_awaitable(PyObject *op);
+/* into_future(): an awaitable as a Future, a new reference; NULL and TypeError. */
+PyObject *pacpy_into_future(struct pacpy_state *st, PyObject *awaitable);
+
+/* What `await op` would send into: a new reference; NULL and TypeError. */
+PyObject *pacpy_await_iterator(PyObject *op);
+
+/* Throw the exception that is set into such an iterator: as PyIter_Send. */
+PySendResult pacpy_throw_into(struct pacpy_state *st, PyObject *iterator, PyObject **result);
+
+/* GeneratorExit into such an iterator; what comes out of it is printed. */
+void pacpy_close_iterator(struct pacpy_state *st, PyObject *iterator);
 
 /* Set the exception that throw(type[, value[, traceback]]) names; 1 to 3 arguments. */
 void pacpy_raise_thrown(PyObject *const *args, Py_ssize_t nargs);

@@ -64,9 +64,8 @@ is_coroutine_function(PyObject *op)
                                     (CO_COROUTINE | CO_ITERABLE_COROUTINE)) != 0;
 }
 
-/* 0, or -1 and TypeError. */
-static int
-need_awaitable(PyObject *op)
+int
+pacpy_need_awaitable(PyObject *op)
 {
     PyAsyncMethods *async = Py_TYPE(op)->tp_as_async;
     if ((async != NULL && async->am_await != NULL) || is_coroutine(op)) {
@@ -83,7 +82,6 @@ need_awaitable(PyObject *op)
     return -1;
 }
 
-/* What `await op` would send into: a new reference, or NULL and TypeError. */
 static PyObject *
 iterator_of(PyObject *op)
 {
@@ -106,6 +104,12 @@ iterator_of(PyObject *op)
     }
     Py_DECREF(iterator);
     return NULL;
+}
+
+PyObject *
+pacpy_await_iterator(PyObject *op)
+{
+    return pacpy_need_awaitable(op) < 0 ? NULL : iterator_of(op);
 }
 
 /* ---- waiting for an asyncio future ---------------------------------------------------------- */
@@ -296,9 +300,8 @@ started_iterator(IntoFutureObject *self)
     return Py_XNewRef(self->iterator);
 }
 
-/* Throw the exception that is set into the coroutine. */
-static PySendResult
-throw_into(struct pacpy_state *st, PyObject *iterator, PyObject **result)
+PySendResult
+pacpy_throw_into(struct pacpy_state *st, PyObject *iterator, PyObject **result)
 {
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *throw = PyObject_GetAttr(iterator, st->str_throw);
@@ -335,7 +338,7 @@ run(IntoFutureObject *self, struct pac_context *cx, PyObject *iterator, PyObject
         if (waits == 0) {
             return PYGEN_NEXT;
         }
-        sent = throw_into(self->base.st, iterator, &result);
+        sent = pacpy_throw_into(self->base.st, iterator, &result);
     }
     if (sent == PYGEN_ERROR) {
         pacpy_ensure_exception();
@@ -344,9 +347,8 @@ run(IntoFutureObject *self, struct pac_context *cx, PyObject *iterator, PyObject
     return sent;
 }
 
-/* GeneratorExit into the coroutine; what comes out of it is printed. */
-static void
-close_iterator(struct pacpy_state *st, PyObject *iterator)
+void
+pacpy_close_iterator(struct pacpy_state *st, PyObject *iterator)
 {
     PyObject *close = PyObject_GetAttr(iterator, st->str_close);
     if (close == NULL) {
@@ -367,7 +369,7 @@ poll_suspended(IntoFutureObject *self, PyObject *iterator)
 {
     if (self->iterator != iterator) {
         stop_waiting(self, false);
-        close_iterator(self->base.st, iterator);
+        pacpy_close_iterator(self->base.st, iterator);
     }
     Py_DECREF(iterator);
     return 0;
@@ -430,7 +432,7 @@ IntoFuture_forget(FutureObject *f)
     stop_waiting(self, false);
     if (iterator != NULL) {
         if (!f->polling) {
-            close_iterator(f->st, iterator);
+            pacpy_close_iterator(f->st, iterator);
         }
         Py_DECREF(iterator);
     }
@@ -442,6 +444,7 @@ IntoFuture_forget(FutureObject *f)
 static const struct pacpy_future_vtable into_future_vtable = {
     .poll = IntoFuture_poll,
     .forget = IntoFuture_forget,
+    .resumable = true,
 };
 
 /* ---- the type ------------------------------------------------------------------------------- */
@@ -577,14 +580,19 @@ PyDoc_STRVAR(
     "context of whoever polls; it may wait for futures of pyasync_c and of asyncio alike.\n"
     "Stands for Rust's IntoFuture::into_future.");
 
-static PyObject *
-into_future(PyObject *module, PyObject *awaitable)
+PyObject *
+pacpy_into_future(struct pacpy_state *st, PyObject *awaitable)
 {
-    struct pacpy_state *st = pacpy_state_of(module);
     if (Future_Check(st, awaitable)) {
         return Py_NewRef(awaitable);
     }
-    return need_awaitable(awaitable) < 0 ? NULL : into_future_new(st, awaitable);
+    return pacpy_need_awaitable(awaitable) < 0 ? NULL : into_future_new(st, awaitable);
+}
+
+static PyObject *
+into_future(PyObject *module, PyObject *awaitable)
+{
+    return pacpy_into_future(pacpy_state_of(module), awaitable);
 }
 
 /* ---- poll_once ------------------------------------------------------------------------------ */

@@ -213,6 +213,27 @@ static PyType_Spec Pending_spec = {
 
 /* ---- asyncio, when it is needed ------------------------------------------------------------- */
 
+void
+pacpy_refuse_python(const char *owner, const char *name)
+{
+    PyErr_Format(PyExc_ImportError,
+                 "Python %d.%d has no %s.%s, which pyasync_c's event loop needs: this version of "
+                 "pyasync_c does not know this version of Python",
+                 PY_MAJOR_VERSION, PY_MINOR_VERSION, owner, name);
+}
+
+PyObject *
+pacpy_asyncio_name(const char *module_name, const char *name)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *found = module == NULL ? NULL : PyObject_GetAttrString(module, name);
+    if (module != NULL && found == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        pacpy_refuse_python(module_name, name);
+    }
+    Py_XDECREF(module);
+    return found;
+}
+
 struct wanted {
     const char *module;
     const char *name;
@@ -222,16 +243,8 @@ struct wanted {
 static int
 fetch(const struct wanted *w)
 {
-    PyObject *module = PyImport_ImportModule(w->module);
-    if (module == NULL) {
-        return -1;
-    }
-    if (w->name == NULL) {
-        Py_XSETREF(*w->slot, module);
-        return 0;
-    }
-    PyObject *found = PyObject_GetAttrString(module, w->name);
-    Py_DECREF(module);
+    PyObject *found =
+        w->name == NULL ? PyImport_ImportModule(w->module) : pacpy_asyncio_name(w->module, w->name);
     Py_XSETREF(*w->slot, found);
     return found == NULL ? -1 : 0;
 }
@@ -410,6 +423,22 @@ static PyModuleDef_Slot core_slots[] = {
     {Py_mod_exec, pacpy_delay_exec},
     {Py_mod_exec, pacpy_timeout_exec},
     {Py_mod_exec, pacpy_notify_exec},
+    {Py_mod_exec, pacpy_channel_exec},
+    {Py_mod_exec, pacpy_oneshot_exec},
+    {Py_mod_exec, pacpy_mpsc_exec},
+    {Py_mod_exec, pacpy_broadcast_exec},
+    {Py_mod_exec, pacpy_watch_exec},
+    {Py_mod_exec, pacpy_branches_exec},
+    {Py_mod_exec, pacpy_join_exec},
+    {Py_mod_exec, pacpy_select_exec},
+    {Py_mod_exec, pacpy_cancellation_token_exec},
+    {Py_mod_exec, pacpy_acquire_exec},
+    {Py_mod_exec, pacpy_semaphore_exec},
+    {Py_mod_exec, pacpy_lock_exec},
+    {Py_mod_exec, pacpy_rwlock_exec},
+    {Py_mod_exec, pacpy_barrier_exec},
+    {Py_mod_exec, pacpy_event_exec},
+    {Py_mod_exec, pacpy_once_cell_exec},
     {Py_mod_exec, pacpy_bridge_exec},
     {Py_mod_exec, pacpy_eventloop_exec},
     {Py_mod_exec, pacpy_completion_exec},

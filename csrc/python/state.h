@@ -11,25 +11,71 @@
 
 #include "../core/platform.h"
 
+/* Those of the channels. */
+#define CHANNEL_TYPES(X) \
+    X(ChannelClosed)     \
+    X(ChannelFull)       \
+    X(ChannelEmpty)      \
+    X(Lagged)            \
+    X(Closed)            \
+    X(Oneshot)           \
+    X(OneshotSender)     \
+    X(OneshotReceiver)   \
+    X(OneshotAwait)      \
+    X(Mpsc)              \
+    X(Send)              \
+    X(Recv)              \
+    X(Sender)            \
+    X(UnboundedSender)   \
+    X(Receiver)          \
+    X(Broadcast)         \
+    X(BroadcastRecv)     \
+    X(BroadcastSender)   \
+    X(BroadcastReceiver) \
+    X(Watch)             \
+    X(WatchWait)         \
+    X(WatchSender)       \
+    X(WatchReceiver)
+
 /* Types made at import, in the order in which they are made; a file makes its own. */
-#define PACPY_TYPES(X) \
-    X(Pending)         \
-    X(Waker)           \
-    X(Context)         \
-    X(Future)          \
-    X(YieldNow)        \
-    X(ReadyFuture)     \
-    X(PendingFuture)   \
-    X(PollFn)          \
-    X(IntoFuture)      \
-    X(PollOnce)        \
-    X(Delay)           \
-    X(Timeout)         \
-    X(Notify)          \
-    X(Notified)        \
-    X(Immediate)       \
-    X(FutureIter)      \
-    X(Bridge)          \
+#define PACPY_TYPES(X)   \
+    X(Pending)           \
+    X(Waker)             \
+    X(Context)           \
+    X(Future)            \
+    X(YieldNow)          \
+    X(ReadyFuture)       \
+    X(PendingFuture)     \
+    X(PollFn)            \
+    X(IntoFuture)        \
+    X(PollOnce)          \
+    X(Delay)             \
+    X(Timeout)           \
+    X(Notify)            \
+    X(Notified)          \
+    CHANNEL_TYPES(X)     \
+    X(Permit)            \
+    X(Acquire)           \
+    X(AcquirePermit)     \
+    X(SemaphoreClosed)   \
+    X(Semaphore)         \
+    X(Lock)              \
+    X(RwLock)            \
+    X(Barrier)           \
+    X(BarrierWait)       \
+    X(Event)             \
+    X(EventWait)         \
+    X(OnceCell)          \
+    X(OnceInit)          \
+    X(BranchCallback)    \
+    X(Join)              \
+    X(Select)            \
+    X(CancellationToken) \
+    X(Cancelled)         \
+    X(RunUntilCancelled) \
+    X(Immediate)         \
+    X(FutureIter)        \
+    X(Bridge)            \
     X(LoopBase)
 
 /* Types that derive from asyncio's, made when asyncio is first needed (pacpy_need_asyncio). */
@@ -41,7 +87,10 @@
 
 /* Interned names. */
 #define PACPY_NAMES(X)          \
+    X(__class__)                \
     X(_asyncio_future_blocking) \
+    X(_run_once)                \
+    X(_selector)                \
     X(add_done_callback)        \
     X(add_reader)               \
     X(call_at)                  \
@@ -58,6 +107,8 @@
     X(poll)                     \
     X(remove_done_callback)     \
     X(remove_reader)            \
+    X(run_forever)              \
+    X(run_until_complete)       \
     X(set_result)               \
     X(throw)                    \
     X(time)                     \
@@ -90,6 +141,12 @@ struct pacpy_freelist {
     X(yield_now, YieldNow)           \
     X(delay, Delay)                  \
     X(notified, Notified)            \
+    X(oneshot_await, OneshotAwait)   \
+    X(send, Send)                    \
+    X(recv, Recv)                    \
+    X(broadcast_recv, BroadcastRecv) \
+    X(acquire, Acquire)              \
+    X(acquire_permit, AcquirePermit) \
     X(future_iter, FutureIter)       \
     X(immediate, Immediate)          \
     X(asyncio_future, AsyncioFuture) \
@@ -149,6 +206,12 @@ struct pacpy_state *pacpy_state_of_type(PyTypeObject *type);
  * exception. Cheap after the first time. */
 int pacpy_need_asyncio(struct pacpy_state *st);
 
+/* ImportError: this Python has no such private name of asyncio's, which cannot be done without. */
+void pacpy_refuse_python(const char *owner, const char *name);
+
+/* A name of a module of asyncio's: a new reference, or NULL; that ImportError if it is gone. */
+PyObject *pacpy_asyncio_name(const char *module, const char *name);
+
 /* Each file's part of module execution: make its types, add its functions. 0 or -1. */
 int pacpy_waker_exec(PyObject *module);
 int pacpy_future_exec(PyObject *module);
@@ -156,6 +219,22 @@ int pacpy_into_future_exec(PyObject *module);
 int pacpy_delay_exec(PyObject *module);
 int pacpy_timeout_exec(PyObject *module);
 int pacpy_notify_exec(PyObject *module);
+int pacpy_channel_exec(PyObject *module);
+int pacpy_oneshot_exec(PyObject *module);
+int pacpy_mpsc_exec(PyObject *module);
+int pacpy_broadcast_exec(PyObject *module);
+int pacpy_watch_exec(PyObject *module);
+int pacpy_branches_exec(PyObject *module);
+int pacpy_join_exec(PyObject *module);
+int pacpy_select_exec(PyObject *module);
+int pacpy_cancellation_token_exec(PyObject *module);
+int pacpy_acquire_exec(PyObject *module);
+int pacpy_semaphore_exec(PyObject *module);
+int pacpy_lock_exec(PyObject *module);
+int pacpy_rwlock_exec(PyObject *module);
+int pacpy_barrier_exec(PyObject *module);
+int pacpy_event_exec(PyObject *module);
+int pacpy_once_cell_exec(PyObject *module);
 int pacpy_bridge_exec(PyObject *module);
 int pacpy_eventloop_exec(PyObject *module);
 int pacpy_task_exec(PyObject *module);

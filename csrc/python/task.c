@@ -18,6 +18,7 @@
  * only the core's header. */
 #include "task.h"
 
+#include "bridge.h"
 #include "callback_handle.h"
 #include "context_snapshot.h"
 #include "future.h"
@@ -486,6 +487,42 @@ static const struct pac_future_vtable task_future_vtable = {
     .drop = task_future_drop,
 };
 
+/* ---- under a loop in compatible mode (compatible.h) ------------------------------------------ */
+
+static enum pac_poll
+lending_poll(struct pac_future *future, struct pac_context *cx)
+{
+    LoopObject *loop = task_loop(PAC_CONTAINER_OF(future, struct pacpy_task, future));
+    struct pac_executor *ex = loop->executor;
+    Py_INCREF(loop);
+    /* asyncio's table of current tasks belongs to whoever runs the loop: nothing is taken for
+     * granted, nothing left behind. */
+    loop->current_entry = NULL;
+    pac_executor_lend(ex);
+    enum pac_poll poll = task_future_poll(future, cx);
+    pac_executor_take_back(ex);
+    if (pacpy_loop_set_current(loop, NULL) < 0) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    Py_DECREF(loop);
+    return poll;
+}
+
+static const struct pac_future_vtable lending_vtable = {
+    .poll = lending_poll,
+    .drop = task_future_drop,
+};
+
+void
+pacpy_task_lend_polls(struct pac_task *core)
+{
+    if (core->future != NULL && core->future->vtable == &task_future_vtable) {
+        core->future->vtable = &lending_vtable;
+    }
+}
+
+/* ---- completing, cancelling ------------------------------------------------------------------ */
+
 void
 pacpy_task_future_done(struct pacpy_task *t)
 {
@@ -527,7 +564,8 @@ pacpy_task_cancel(struct pacpy_task *t, PyObject *message)
 PyObject *
 pacpy_task_object_of_core(struct pac_task *core)
 {
-    if (core->future == NULL || core->future->vtable != &task_future_vtable) {
+    if (core->future == NULL ||
+        (core->future->vtable != &task_future_vtable && core->future->vtable != &lending_vtable)) {
         return NULL;
     }
     return task_object(PAC_CONTAINER_OF(core->future, struct pacpy_task, future));
@@ -651,7 +689,16 @@ int
 pacpy_task_begin(PyObject *op, LoopObject *loop, PyObject *coroutine, PyObject *name,
                  PyObject *context, bool eager)
 {
-    if (task_init(op, loop, coroutine, name, context) < 0 || task_queue(op, eager) < 0) {
+    if (task_init(op, loop, coroutine, name, context) < 0) {
+        return -1;
+    }
+    if (loop->compatible) {
+        pacpy_task_of(op)->future.vtable = &lending_vtable;
+    }
+    if (task_queue(op, eager) < 0) {
+        return -1;
+    }
+    if (loop->compatible && pacpy_bridge_settle_own(loop->bridge) < 0) {
         return -1;
     }
     if (eager) {
@@ -720,6 +767,34 @@ close_refused(struct pacpy_state *st, PyObject *coroutine)
     PyErr_SetRaisedException(error);
 }
 
+PyObject *
+pacpy_spawn(struct pacpy_state *st, PyObject *aw, PyObject *name, PyObject *context)
+{
+    if (st->Task_type == NULL && pacpy_need_asyncio(st) < 0) {
+        return NULL;
+    }
+    PyObject *coroutine = coroutine_for_spawn(st, aw);
+    if (coroutine == NULL) {
+        return NULL;
+    }
+    LoopObject *loop = pacpy_running_loop;
+    PyObject *task;
+    if (loop == NULL) {
+        task = spawn_on_foreign_loop(st, coroutine, name, context);
+    }
+    else if (loop->task_factory == NULL || loop->task_factory == Py_None) {
+        task = pacpy_task_spawn(loop, coroutine, name, context);
+    }
+    else {
+        task = spawn_on_foreign_loop(st, coroutine, name, context);
+    }
+    if (task == NULL) {
+        close_refused(st, coroutine);
+    }
+    Py_DECREF(coroutine);
+    return task;
+}
+
 PyDoc_STRVAR(
     spawn_doc,
     "spawn(aw, /, *, name=None, context=None)\n--\n\n"
@@ -756,29 +831,7 @@ spawn(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnam
         return PyErr_Format(PyExc_TypeError, "spawn: context must be a contextvars.Context, not %s",
                             Py_TYPE(context)->tp_name);
     }
-    if (st->Task_type == NULL && pacpy_need_asyncio(st) < 0) {
-        return NULL;
-    }
-    PyObject *coroutine = coroutine_for_spawn(st, args[0]);
-    if (coroutine == NULL) {
-        return NULL;
-    }
-    LoopObject *loop = pacpy_running_loop;
-    PyObject *task;
-    if (loop == NULL) {
-        task = spawn_on_foreign_loop(st, coroutine, name, context);
-    }
-    else if (loop->task_factory == NULL || loop->task_factory == Py_None) {
-        task = pacpy_task_spawn(loop, coroutine, name, context);
-    }
-    else {
-        task = spawn_on_foreign_loop(st, coroutine, name, context);
-    }
-    if (task == NULL) {
-        close_refused(st, coroutine);
-    }
-    Py_DECREF(coroutine);
-    return task;
+    return pacpy_spawn(st, args[0], name, context);
 }
 
 PyDoc_STRVAR(current_task_doc,

@@ -45,6 +45,10 @@ Task_Check(struct pacpy_state *st, PyObject *op)
 PyObject *pacpy_task_spawn(LoopObject *loop, PyObject *coroutine, PyObject *name,
                            PyObject *context);
 
+/* spawn(): run the awaitable `aw` as a task of the running loop, whosever that is. `name`,
+ * `context` may be NULL. NULL and an exception: then `aw`, if a coroutine, was closed. */
+PyObject *pacpy_spawn(struct pacpy_state *st, PyObject *aw, PyObject *name, PyObject *context);
+
 /* Make a fresh, zeroed object of Task or a subclass a task of `loop` for `coroutine`: queued, or
  * with `eager` (the loop is running on this thread) run at once up to its first wait. 0 or -1. */
 int pacpy_task_begin(PyObject *op, LoopObject *loop, PyObject *coroutine, PyObject *name,
@@ -61,6 +65,10 @@ void pacpy_task_future_done(struct pacpy_task *t);
 
 /* Let the garbage collector know the task, if it does not yet. */
 void pacpy_task_track(PyObject *op);
+
+/* If `core` is that of a Python task: its loop enters compatible mode, and each poll of it lends the
+ * executor, as code within it may run the loop again. */
+void pacpy_task_lend_polls(struct pac_task *core);
 
 /* The Python task that `core` is the core of, borrowed; NULL if it is something else's. */
 PyObject *pacpy_task_object_of_core(struct pac_task *core);

@@ -443,9 +443,7 @@ pacpy_task_make_types(struct pacpy_state *st)
     if (pacpy_task_learn_coroutines(st) < 0) {
         return -1;
     }
-    PyObject *tasks = PyImport_ImportModule("asyncio.tasks");
-    PyObject *base = tasks == NULL ? NULL : PyObject_GetAttrString(tasks, "Task");
-    Py_XDECREF(tasks);
+    PyObject *base = pacpy_asyncio_name("_asyncio", "Task");
     if (base == NULL) {
         return -1;
     }

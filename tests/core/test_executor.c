@@ -759,6 +759,124 @@ a_turn_is_not_begun_within_a_turn(void)
     tear_down();
 }
 
+/* What a loop does: a turn if the descriptor is readable, and as long as one is due at once. */
+static void
+turn_until_idle(void)
+{
+    while (pac_executor_next_ns(ex) == 0 || fd_is_readable(0)) {
+        struct pac_scheduler *before = pac_executor_enter(ex);
+        enum pac_status status = pac_executor_turn(ex);
+        CHECK(status == PAC_OK || status == PAC_INTERRUPTED);
+        pac_executor_leave(before);
+    }
+}
+
+/* What a nested loop does: lend, and turn until nothing is left but the lenders themselves. */
+static void
+lend_and_turn(struct pac_context *cx)
+{
+    struct pac_waker own = pac_waker_clone(cx->waker);
+    pac_executor_lend(ex);
+    CHECK(pac_executor_current() == NULL);
+    pac_executor_close(ex); /* refused */
+    CHECK(!pac_executor_is_closed(ex));
+    turn_until_idle();
+    CHECK(pac_executor_next_ns(ex) == PAC_NEVER);
+    /* A wake counts as one from outside, and a lender is not polled while it is being polled. */
+    pac_waker_wake_by_ref(&woken_by_hook);
+    CHECK(fd_is_readable(0));
+    turn_until_idle();
+    CHECK(!fd_is_readable(0));
+    pac_waker_wake(&own);
+    CHECK(pac_executor_next_ns(ex) == PAC_NEVER);
+}
+
+static enum pac_poll
+step_lend(struct probe *p, struct pac_context *cx)
+{
+    lend_and_turn(cx);
+    pac_executor_take_back(ex);
+    CHECK(pac_executor_current() == ex);
+    p->step = step_ready;
+    return PAC_PENDING;
+}
+
+static enum pac_poll
+step_lend_for_good(struct probe *p, struct pac_context *cx)
+{
+    lend_and_turn(cx);
+    pac_executor_interrupt(ex);
+    p->step = step_ready;
+    return PAC_PENDING;
+}
+
+static enum pac_poll
+step_lend_in_vain(struct probe *p, struct pac_context *cx)
+{
+    (void)p, (void)cx;
+    pac_executor_lend(ex);
+    pac_executor_take_back(ex);
+    return PAC_READY;
+}
+
+/* Nobody has turned it meanwhile: the pass goes on. */
+static void
+a_loan_that_was_not_used(void)
+{
+    struct probe first, second;
+    set_up();
+    probe_init(&first, step_lend_in_vain);
+    probe_init(&second, step_ready);
+    spawn(&first);
+    spawn(&second);
+    struct pac_scheduler *before = pac_executor_enter(ex);
+    CHECK_INT(pac_executor_turn(ex), PAC_OK);
+    CHECK_INT(second.drops, 1);
+    pac_executor_leave(before);
+    tear_down();
+}
+
+/* Tasks: one that lends the run for good, one that lends its turn within that, one that yields,
+ * and one that is woken from outside of any turn. */
+static void
+turns_within_a_run_that_was_lent(void)
+{
+    struct probe outer, inner, yielding, woken;
+    set_up();
+    probe_init(&outer, step_lend_for_good);
+    probe_init(&inner, step_lend);
+    probe_init(&yielding, step_yield);
+    probe_init(&woken, NULL);
+    yielding.left = 200;
+    spawn(&outer);
+    spawn(&inner);
+    spawn(&yielding);
+    struct pac_task *t = spawn_task(&woken);
+    struct pac_waker borrowed = pac_task_waker(t);
+    woken_by_hook = pac_waker_clone(&borrowed);
+    alarm(20);
+    /* Nobody stops it: it ends because it was lent. */
+    CHECK_INT(pac_executor_run(ex), PAC_INTERRUPTED);
+    alarm(0);
+    pac_waker_drop(&woken_by_hook);
+    CHECK(pac_executor_current() == NULL);
+    CHECK_INT(yielding.drops, 1);
+    CHECK_INT(inner.drops, 1);
+    CHECK_INT(inner.polls, 2);
+    CHECK(woken.polls >= 2);
+    CHECK_INT(outer.polls, 1);
+    /* Its own wake was kept for after the poll; from here on runs are as ever. */
+    CHECK_INT(pac_executor_next_ns(ex), 0);
+    turn_until_idle();
+    CHECK_INT(outer.drops, 1);
+    struct probe root;
+    probe_init(&root, step_yield);
+    root.left = 100;
+    CHECK_INT(block_on(&root), PAC_OK);
+    pac_task_unref(t);
+    tear_down();
+}
+
 /* ---- nesting -------------------------------------------------------------------------------- */
 
 static enum pac_poll
@@ -1184,6 +1302,8 @@ main(void)
     RUN(a_descriptor_may_interrupt);
     RUN(turns_by_another_loop);
     RUN(a_turn_is_not_begun_within_a_turn);
+    RUN(turns_within_a_run_that_was_lent);
+    RUN(a_loan_that_was_not_used);
     RUN(nested_block_on_is_refused);
     RUN(closing_drops_every_task_once_in_order);
     RUN(after_close_everything_is_refused);

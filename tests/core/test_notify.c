@@ -7,7 +7,7 @@
 #define _GNU_SOURCE /* pthread_barrier_t */
 #endif
 #include "notify.h"
-#include "testing.h"
+#include "wakers.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -15,66 +15,6 @@
 
 /* Whatever hangs is a lost wake-up or a deadlock. */
 enum { WATCHDOG_S = 100 };
-
-/* ---- a waker that counts, and runs what a test wants in each of its operations --- */
-
-struct hooked_waker {
-    struct counting_waker count;
-    void (*on_clone)(void *arg);
-    void (*on_wake)(void *arg);
-    void (*on_drop)(void *arg);
-    void *arg;
-};
-
-static const struct pac_waker_vtable hooked_waker_vtable;
-
-static void
-run_hook(void (*hook)(void *arg), void *arg)
-{
-    if (hook != NULL) {
-        hook(arg);
-    }
-}
-
-static struct pac_waker
-hooked_clone(void *data)
-{
-    struct hooked_waker *h = data;
-    counting_clone(&h->count);
-    run_hook(h->on_clone, h->arg);
-    return (struct pac_waker){&hooked_waker_vtable, h};
-}
-
-static void
-hooked_wake_by_ref(void *data)
-{
-    struct hooked_waker *h = data;
-    counting_wake_by_ref(&h->count);
-    run_hook(h->on_wake, h->arg);
-}
-
-static void
-hooked_drop(void *data)
-{
-    struct hooked_waker *h = data;
-    counting_drop(&h->count);
-    run_hook(h->on_drop, h->arg);
-}
-
-static void
-hooked_wake(void *data)
-{
-    struct hooked_waker *h = data;
-    counting_wake(&h->count);
-    run_hook(h->on_wake, h->arg);
-}
-
-static const struct pac_waker_vtable hooked_waker_vtable = {
-    .clone = hooked_clone,
-    .wake = hooked_wake,
-    .wake_by_ref = hooked_wake_by_ref,
-    .drop = hooked_drop,
-};
 
 /* ---- a future with a task of its own -------------------------------------------------------- */
 
@@ -1407,65 +1347,6 @@ test_random_steps_agree_with_the_model(void)
 
 /* ---- threads -------------------------------------------------------------------------------- */
 
-/* A counting waker on which a thread can sleep. */
-struct parking_waker {
-    struct hooked_waker hooked;
-    pthread_mutex_t mutex;
-    pthread_cond_t woken;
-    bool token;
-};
-
-static void
-unpark(void *arg)
-{
-    struct parking_waker *p = arg;
-    pthread_mutex_lock(&p->mutex);
-    p->token = true;
-    pthread_cond_signal(&p->woken);
-    pthread_mutex_unlock(&p->mutex);
-}
-
-static void
-park(struct parking_waker *p)
-{
-    pthread_mutex_lock(&p->mutex);
-    while (!p->token) {
-        pthread_cond_wait(&p->woken, &p->mutex);
-    }
-    p->token = false;
-    pthread_mutex_unlock(&p->mutex);
-}
-
-static void
-parking_waker_init(struct parking_waker *p)
-{
-    counting_waker_init(&p->hooked.count);
-    p->hooked.on_clone = p->hooked.on_drop = NULL;
-    p->hooked.on_wake = unpark;
-    p->hooked.arg = p;
-    pthread_mutex_init(&p->mutex, NULL);
-    pthread_cond_init(&p->woken, NULL);
-    p->token = false;
-}
-
-static void
-parking_waker_fini(struct parking_waker *p)
-{
-    CHECK_INT(counting_live(&p->hooked.count), 0);
-    pthread_cond_destroy(&p->woken);
-    pthread_mutex_destroy(&p->mutex);
-}
-
-static void
-park_until_ready(struct pac_notified *f, struct parking_waker *p)
-{
-    struct pac_waker waker = {&hooked_waker_vtable, &p->hooked};
-    struct pac_context cx = {&waker};
-    while (pac_notified_poll(f, &cx) == PAC_PENDING) {
-        park(p);
-    }
-}
-
 /* One value from thread to thread, unprotected but for the notification: a sanitizer
  * sees a missing order as a race. */
 struct handover {
@@ -1519,7 +1400,7 @@ handover_once(void *(*thread_function)(void *), bool enable)
         CHECK(!pac_notified_enable(&f));
     }
     pthread_create(&thread, NULL, thread_function, &h);
-    park_until_ready(&f, &p);
+    park_until_ready(&f.future, &p);
     CHECK_INT(h.value[0], 42);
     pac_notified_drop(&f);
     pthread_join(thread, NULL);
@@ -1688,7 +1569,7 @@ consumer_thread(void *arg)
             }
         }
         else if (!all_is_consumed(q)) {
-            park_until_ready(&f, &p);
+            park_until_ready(&f.future, &p);
         }
         pac_notified_drop(&f);
     }
@@ -1761,7 +1642,7 @@ patient_thread(void *arg)
     parking_waker_init(&p);
     for (;;) {
         pac_notified_init(&f, &a->n);
-        park_until_ready(&f, &p);
+        park_until_ready(&f.future, &p);
         pac_notified_drop(&f);
         if (pac_atomic_load(&a->over, PAC_RELAXED)) {
             break;
@@ -1796,7 +1677,7 @@ test_stress_every_notification_is_seen_once(void)
             pac_notify_last(&a.n);
         }
         pac_notified_init(&f, &a.done);
-        park_until_ready(&f, &p);
+        park_until_ready(&f.future, &p);
         pac_notified_drop(&f);
         CHECK_INT(pac_atomic_load(&a.seen, PAC_RELAXED), i + 1);
     }

@@ -1,0 +1,329 @@
+"""JoinSet: tasks whose results are taken as they come, and at most so many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from . import _core, _support
+
+T = TypeVar("T")
+
+
+class _JoinNext(_core.Future[Any]):
+    """The next task that has ended, or None if the set is empty.
+
+    A task that has ended is handed to the one that has waited longest; if that is dropped before it
+    has seen the task, the next one gets it.
+    """
+
+    def __init__(self, join_set: JoinSet[Any]) -> None:
+        self._set = join_set
+        self._task: asyncio.Task[Any] | None = None
+        self._waker: _core.Waker | None = None
+
+    def poll(self, cx: _core.Context, /) -> Any:
+        task = self._task
+        if task is None:
+            if self._set._ended and self not in self._set._joiners:
+                task = self._set._ended.popleft()
+            elif self._set._unjoined:
+                self._waker = cx.waker.clone()
+                self._set._joiners[self] = None
+                return _core.PENDING
+        self._task = None
+        self._set._joiners.pop(self, None)
+        if task is not None:
+            self._set._joined()
+        return task
+
+    def drop(self) -> None:
+        task, self._task = self._task, None
+        self._set._joiners.pop(self, None)
+        if task is not None:
+            self._set._hand_on(task)
+
+    def give(self, task: asyncio.Task[Any] | None) -> None:
+        self._task = task
+        if self._waker is not None:
+            self._waker.wake()
+
+
+class _Next(_JoinNext):
+    """As a step of `async for`."""
+
+    def poll(self, cx: _core.Context, /) -> Any:
+        task = super().poll(cx)
+        if task is None:
+            raise StopAsyncIteration
+        return task
+
+
+class _ToSpawn:
+    """An awaitable that waits for room; if it was waited for and is given up, it is closed."""
+
+    def __init__(self, awaitable: Awaitable[Any], name: str | None) -> None:
+        self.awaitable: Any = awaitable
+        self.name = name
+        self.waited = False
+
+    def __del__(self) -> None:
+        if self.waited and asyncio.iscoroutine(self.awaitable):
+            self.awaitable.close()
+
+
+class _SpawnWait(_core.Future[Any]):
+    """Room in the set, and the task that was spawned into it. First come, first served."""
+
+    def __init__(self, join_set: JoinSet[Any], to_spawn: _ToSpawn) -> None:
+        self._set = join_set
+        self._to_spawn = to_spawn
+        self._waker: _core.Waker | None = None
+        self._granted = False
+
+    def poll(self, cx: _core.Context, /) -> Any:
+        to_spawn = self._to_spawn
+        if not self._granted and (self in self._set._spawners or not self._set._has_room()):
+            self._waker = cx.waker.clone()
+            self._set._spawners[self] = None
+            to_spawn.waited = True
+            return _core.PENDING
+        self._give_back()
+        awaitable, to_spawn.awaitable = to_spawn.awaitable, None
+        try:
+            return self._set._spawn(awaitable, to_spawn.name)
+        except BaseException:
+            self._set._grant()
+            raise
+
+    def drop(self) -> None:
+        self._set._spawners.pop(self, None)
+        self._give_back()
+        self._set._grant()
+
+    def grant(self) -> None:
+        self._granted = True
+        if self._waker is not None:
+            self._waker.wake()
+
+    def _give_back(self) -> None:
+        if self._granted:
+            self._granted = False
+            self._set._grants -= 1
+
+
+class _AllEnded(_core.Future[None]):
+    """Ready when no task of the set runs, and none is about to be spawned into it."""
+
+    def __init__(self, join_set: JoinSet[Any]) -> None:
+        self._set = join_set
+
+    def poll(self, cx: _core.Context, /) -> Any:
+        if self._set._running or self._set._grants:
+            self._set._leaver = cx.waker.clone()
+            return _core.PENDING
+        return None
+
+
+class JoinSet(Generic[T]):
+    """Tasks that are joined in the order in which they end; at most `limit` of them run at a time.
+
+        async with JoinSet(limit=10) as pages:
+            for url in urls:
+                await pages.spawn_wait(fetch(url))
+            async for task in pages:
+                print(task.result())
+
+    What has ended waits in the set until join_next() takes it, and counts for len(), but not for
+    the limit. Leaving an `async with` waits for all; if the block raises, or is cancelled, they
+    are cancelled first. Errors of tasks that nobody has joined or awaited are raised together by
+    leaving, as an ExceptionGroup; or go to the loop's exception handler, if the block
+    raises itself. Without `async with`, tasks go on when the set is given up.
+
+    `limit` is at least 1, or None: any number. Raises TypeError or ValueError otherwise. For the
+    thread of the loop, on any loop. Stands for Tokio's JoinSet.
+    """
+
+    def __init__(self, *, limit: int | None = None) -> None:
+        if limit is not None:
+            if not isinstance(limit, int) or isinstance(limit, bool):
+                raise TypeError(f"JoinSet: limit must be an int or None, not {limit!r}")
+            if limit < 1:
+                raise ValueError(f"JoinSet: limit must be at least 1, not {limit}")
+        self._limit = limit
+        self._running: set[asyncio.Task[T]] = set()
+        self._ended: deque[asyncio.Task[T]] = deque()  # not joined; empty while somebody waits
+        self._unjoined = 0  # running, ended, or handed to a join_next() that has not seen it
+        self._joiners: OrderedDict[_JoinNext, None] = OrderedDict()
+        self._spawners: OrderedDict[_SpawnWait, None] = OrderedDict()
+        self._grants = 0  # room that was given to a spawn_wait() that has not used it yet
+        self._leaver: _core.Waker | None = None
+        self._closing = False
+
+    def __repr__(self) -> str:
+        ended = self._unjoined - len(self._running)
+        return f"<JoinSet running={len(self._running)} ended={ended} limit={self._limit}>"
+
+    def __len__(self) -> int:
+        return self._unjoined
+
+    def __bool__(self) -> bool:
+        return True  # a set is there, whether it has tasks or not
+
+    # ── spawning ─────────────────────────────────────────────────────────────────────────────
+
+    def spawn(self, aw: Awaitable[T], /, *, name: str | None = None) -> asyncio.Task[T]:
+        """Run an awaitable as a task of the set, from now on; returns the task.
+
+        Raises RuntimeError if the set is full (the awaitable is left alone) or being left after an
+        error, TypeError if `aw` is not awaitable. Stands for Tokio's JoinSet::spawn.
+        """
+        if not self._has_room():
+            raise RuntimeError(f"JoinSet is full: {self._limit} tasks are running")
+        return self._spawn(aw, name)
+
+    def spawn_wait(
+        self, aw: Awaitable[T], /, *, name: str | None = None
+    ) -> _core.Future[asyncio.Task[T]]:
+        """A future that waits for room, spawns, and is ready with the task.
+
+        First come, first served. Cancelled while it waits, it has spawned nothing, and a coroutine
+        is closed. Raises TypeError if `aw` is not awaitable.
+        """
+        _core.join(aw)  # checks it, and begins nothing
+        return _SpawnWait(self, _ToSpawn(aw, name))
+
+    def _has_room(self) -> bool:
+        return self._limit is None or len(self._running) + self._grants < self._limit
+
+    def _spawn(self, awaitable: Any, name: str | None) -> asyncio.Task[T]:
+        if self._closing:
+            if asyncio.iscoroutine(awaitable):
+                awaitable.close()
+            raise RuntimeError("JoinSet is being left: its tasks are cancelled")
+        task: asyncio.Task[T] = _core.spawn(awaitable, name=name)
+        self._running.add(task)
+        self._unjoined += 1
+        task.add_done_callback(self._task_ended)
+        return task
+
+    def _grant(self) -> None:
+        while self._spawners and self._has_room():
+            spawner, _ = self._spawners.popitem(last=False)
+            self._grants += 1
+            spawner.grant()
+        self._wake_leaver()
+
+    # ── joining ──────────────────────────────────────────────────────────────────────────────
+
+    def join_next(self) -> _core.Future[asyncio.Task[T] | None]:
+        """A future that is ready with the next task that has ended, or with None if none is left.
+
+        Tasks come in the order in which they ended, whether they returned, failed or were
+        cancelled: ask the task. Cancelling the wait loses none. Stands for Tokio's
+        JoinSet::join_next.
+        """
+        return _JoinNext(self)
+
+    def cancel_all(self) -> None:
+        """Cancel all tasks that run. They are joined as others are, once they have ended.
+
+        Stands for Tokio's JoinSet::abort_all.
+        """
+        for task in list(self._running):
+            _support.cancel_unless_closed(task)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> _core.Future[asyncio.Task[T]]:
+        return _Next(self)
+
+    def _task_ended(self, task: asyncio.Task[T]) -> None:
+        self._running.discard(task)
+        self._hand_on(task, newest=True)
+        self._grant()
+
+    def _hand_on(self, task: asyncio.Task[T], newest: bool = False) -> None:
+        if self._joiners:
+            self._joiners.popitem(last=False)[0].give(task)
+        elif newest:
+            self._ended.append(task)
+        else:
+            self._ended.appendleft(task)
+
+    def _joined(self) -> None:
+        self._unjoined -= 1
+        if self._unjoined == 0:
+            for joiner in list(self._joiners):
+                joiner.give(None)  # it finds the set empty
+
+    # ── async with ───────────────────────────────────────────────────────────────────────────
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        t: type[BaseException] | None,
+        e: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if isinstance(e, GeneratorExit):
+            self.cancel_all()  # the coroutine is closed, and must not wait any more
+            return
+        cancelled = await self._end_all(e is not None)
+        errors = self._unseen_errors()
+        for error, _ in errors:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise error
+        if cancelled is None and e is None:
+            if errors:
+                group = [error for error, _ in errors]
+                raise BaseExceptionGroup("unhandled errors in a JoinSet", group)
+            return
+        for error, task in errors:
+            task.get_loop().call_exception_handler(
+                {
+                    "message": "unhandled error in a JoinSet that ends with another one",
+                    "exception": error,
+                    "task": task,
+                }
+            )
+        if cancelled is not None:
+            raise cancelled
+
+    async def _end_all(self, cancel: bool) -> BaseException | None:
+        """Wait until none runs. Returns the exception with which this was cancelled, if it was."""
+        cancelled = None
+        try:
+            while True:
+                if cancel:
+                    self._closing = True
+                    self.cancel_all()
+                try:
+                    await _AllEnded(self)
+                except asyncio.CancelledError as error:
+                    cancelled, cancel = error, True
+                else:
+                    return cancelled
+        finally:
+            self._closing = False
+
+    def _wake_leaver(self) -> None:
+        if self._leaver is not None and not self._running and not self._grants:
+            self._leaver.wake()
+            self._leaver = None
+
+    def _unseen_errors(self) -> list[tuple[BaseException, asyncio.Task[T]]]:
+        errors = []
+        for task in self._ended:
+            if task.cancelled() or not getattr(task, "_log_traceback", True):
+                continue
+            error = task.exception()
+            if error is not None:
+                errors.append((error, task))
+        return errors

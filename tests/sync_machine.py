@@ -1,0 +1,51 @@
+"""What the tests of the synchronisation tools share: futures that are polled by hand."""
+
+from helpers import CountingWaker, Worker
+from hypothesis import HealthCheck, settings
+
+from pyasync_c import PENDING
+
+SETTINGS = settings(
+    max_examples=120,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Polled:
+    """A future with a waker of its own: poll() is its value, PENDING or the exception."""
+
+    def __init__(self, future):
+        self.future = future
+        self.counting = CountingWaker()
+        self.value = PENDING
+
+    def poll(self):
+        try:
+            self.value = self.future.poll(self.counting.context)
+        except Exception as error:
+            self.value = error
+        return self.value
+
+    @property
+    def wakes(self):
+        return self.counting.count
+
+    def drop(self, by_hand):
+        """As a task that is cancelled does it; or as the collector does."""
+        if by_hand:
+            self.future.drop()
+        self.future = None
+
+
+def polled(futures):
+    """All of them, polled once and pending."""
+    all_polled = [Polled(future) for future in futures]
+    assert [one.poll() for one in all_polled] == [PENDING] * len(all_polled)
+    return all_polled
+
+
+def call(f, *args, in_a_thread=False):
+    """f(*args), in another thread or in this one."""
+    return Worker(f, *args).result() if in_a_thread else f(*args)
