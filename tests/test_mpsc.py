@@ -760,6 +760,7 @@ class Model:
         self.leave(name)
         if share == 0:
             return ChannelClosed
+        limit = min(limit, len(self.values))  # what is there now: not those whom it lets in
         got = [self.take()]
         while len(got) < limit and len(self.values) > len(self.woken):
             got.append(self.take())
