@@ -6,6 +6,7 @@ import ctypes
 import gc
 import inspect
 import sys
+import threading
 import weakref
 
 import pytest
@@ -1230,3 +1231,63 @@ sweep(within_a_runtime)
 def test_out_of_memory():
     pytest.importorskip("_testcapi")
     assert python(OUT_OF_MEMORY).startswith("survived")
+
+
+def in_a_oneshot(value):
+    sender, receiver = pyasync_c.oneshot()
+    sender.send(value)
+    return receiver
+
+
+def in_a_channel(value):
+    sender, receiver = pyasync_c.channel(1)
+    sender.try_send(value)
+    return receiver
+
+
+def in_a_broadcast(value):
+    sender, receiver = pyasync_c.broadcast(1)
+    sender.send(value)
+    return receiver
+
+
+def in_a_watch(value):
+    return pyasync_c.watch(value)[1]
+
+
+def in_a_cell(value):
+    cell = pyasync_c.OnceCell()
+    cell.set(value)
+    return cell
+
+
+def after_an_error(error):
+    lagged = pyasync_c.Lagged(1)
+    lagged.__context__ = error
+    return lagged
+
+
+@pytest.mark.parametrize(
+    "link",
+    [in_a_oneshot, in_a_channel, in_a_broadcast, in_a_watch, in_a_cell, after_an_error],
+)
+def test_a_long_chain_of_values_is_freed_without_deep_recursion(link):
+    freed = []
+
+    def build_and_free():  # on a small stack
+        class Last(Exception):
+            def __del__(self):
+                freed.append(True)
+
+        chain = Last()
+        for _ in range(20_000):
+            chain = link(chain)
+
+    before = threading.stack_size(512 * 1024)
+    try:
+        thread = threading.Thread(target=build_and_free)
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    assert freed == [True]
