@@ -555,6 +555,23 @@ def test_repeated_use_keeps_nothing(run, name):
     assert size < 400 * 16
 
 
+def test_tasks_made_by_their_constructor_are_made_from_what_earlier_ones_left():
+    async def main():
+        async def work():
+            pass
+
+        async def many(times):
+            for _ in range(times):
+                await pyasync_c.Task(work(), loop=asyncio.get_running_loop())
+            collect()
+            return sys.getallocatedblocks()
+
+        await many(50)
+        return -(await many(50)) + await many(500)
+
+    assert pyasync_c.run(main()) < 200
+
+
 def test_repeated_runs_keep_nothing():
     async def main():
         await pyasync_c.sleep(0)
