@@ -6,7 +6,6 @@ import ctypes
 import gc
 import inspect
 import sys
-import threading
 import weakref
 
 import pytest
@@ -1291,20 +1290,12 @@ def after_an_error(error):
 def test_a_long_chain_of_values_is_freed_without_deep_recursion(link):
     freed = []
 
-    def build_and_free():  # on a small stack
-        class Last(Exception):
-            def __del__(self):
-                freed.append(True)
+    class Last(Exception):
+        def __del__(self):
+            freed.append(True)
 
-        chain = Last()
-        for _ in range(20_000):
-            chain = link(chain)
-
-    before = threading.stack_size(512 * 1024)
-    try:
-        thread = threading.Thread(target=build_and_free)
-        thread.start()
-    finally:
-        threading.stack_size(before)
-    thread.join()
+    chain = Last()
+    for _ in range(200_000):
+        chain = link(chain)
+    del chain
     assert freed == [True]
