@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Awaitable
 from types import TracebackType
@@ -143,8 +144,8 @@ class JoinSet(Generic[T]):
     leaving, as an ExceptionGroup; or go to the loop's exception handler, if the block
     raises itself. Without `async with`, tasks go on when the set is given up.
 
-    `limit` is at least 1, or None: any number. Raises TypeError or ValueError otherwise. For the
-    thread of the loop, on any loop. Stands for Tokio's JoinSet.
+    `limit` is at least 1, or None: any number. Raises TypeError, ValueError, or beyond sys.maxsize
+    OverflowError otherwise. For the thread of the loop, on any loop. Stands for Tokio's JoinSet.
     """
 
     def __init__(self, *, limit: int | None = None) -> None:
@@ -153,6 +154,8 @@ class JoinSet(Generic[T]):
                 raise TypeError(f"JoinSet: limit must be an int or None, not {limit!r}")
             if limit < 1:
                 raise ValueError(f"JoinSet: limit must be at least 1, not {limit}")
+            if limit > sys.maxsize:
+                raise OverflowError(f"JoinSet: limit must be at most {sys.maxsize}")
         self._limit = limit
         self._running: set[asyncio.Task[T]] = set()
         self._ended: deque[asyncio.Task[T]] = deque()  # not joined; empty while somebody waits

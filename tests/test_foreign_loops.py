@@ -794,7 +794,7 @@ def test_cancelled_at_each_suspension(run, pause):
 def test_what_was_cancelled_is_as_if_it_had_never_been_waited_for(run):
     async def main():
         notify = pyasync_c.Notify()
-        delay, later = pyasync_c.sleep(0.01, "delay"), Later(None, None)
+        delay, later = pyasync_c.sleep(3600, "delay"), Later(None, None)
         waits = [awaits(delay), awaits(notify.notified()), awaits(later)]
         tasks = [asyncio.ensure_future(wait) for wait in waits]
         await settle()
@@ -803,6 +803,7 @@ def test_what_was_cancelled_is_as_if_it_had_never_been_waited_for(run):
         await asyncio.gather(*tasks, return_exceptions=True)
         assert repr(notify) == "<Notify waiters=0 permit=no>"
         assert later.drops == 1
+        delay.reset(0)
         assert await delay == "delay"
 
     run(main())

@@ -819,6 +819,77 @@ def test_into_future_can_be_awaited(run):
     assert run(main()) == "slept"
 
 
+@every_loop
+def test_cancelling_the_await_of_into_future_cancels_the_coroutine(run):
+    async def main():
+        events = []
+        gate = asyncio.get_running_loop().create_future()
+
+        async def work(waits_for):
+            try:
+                await waits_for
+            except asyncio.CancelledError as error:
+                events.append(error.args)
+                await pyasync_c.sleep(0.001)
+                await asyncio.sleep(0.001)
+                events.append("cleaned up")
+                raise
+
+        async def swallows():
+            try:
+                await pyasync_c.pending()
+            except asyncio.CancelledError:
+                return "kept"
+
+        async def awaits(future):
+            return await future
+
+        for waits_for in (pyasync_c.pending(), gate):
+            task = asyncio.ensure_future(awaits(into_future(work(waits_for))))
+            await asyncio.sleep(0.01)
+            task.cancel("enough")
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert events == [("enough",), "cleaned up"]
+            events.clear()
+        assert gate.cancelled()
+        task = asyncio.ensure_future(awaits(into_future(swallows())))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        assert await task == "kept"
+
+    run(main())
+
+
+def test_a_timeout_of_asyncio_works_inside_into_future():
+    async def main():
+        async def work(waits_for):
+            async with asyncio.timeout(0.001):
+                await waits_for
+
+        for waits_for in (pyasync_c.pending(), asyncio.Future()):
+            with pytest.raises(TimeoutError):
+                await into_future(work(waits_for))
+
+    pyasync_c.run(main())
+
+
+def test_what_is_thrown_where_nothing_polls_closes_the_coroutine():
+    closed = []
+
+    async def work():
+        try:
+            await pyasync_c.pending()
+        finally:
+            closed.append(True)
+
+    future = into_future(work())
+    future.poll(pyasync_c.Context(pyasync_c.noop_waker()))
+    with pytest.raises(KeyError):
+        future.throw(KeyError())
+    assert closed == [True]
+
+
 # ── poll_once ────────────────────────────────────────────────────────────────────────────────
 
 

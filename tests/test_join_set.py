@@ -224,6 +224,8 @@ def test_bad_arguments():
     for bad in (1.5, "1", True):
         with pytest.raises(TypeError, match="limit"):
             JoinSet(limit=bad)
+    with pytest.raises(OverflowError, match="limit"):
+        JoinSet(limit=2**63)
     with pytest.raises(TypeError):
         JoinSet(3)
 

@@ -554,6 +554,23 @@ def test_repeated_use_keeps_nothing(run, name):
     assert size < 400 * 16
 
 
+def test_tasks_made_by_their_constructor_are_made_from_what_earlier_ones_left():
+    async def main():
+        async def work():
+            pass
+
+        async def many(times):
+            for _ in range(times):
+                await pyasync_c.Task(work(), loop=asyncio.get_running_loop())
+            collect()
+            return sys.getallocatedblocks()
+
+        await many(50)
+        return -(await many(50)) + await many(500)
+
+    assert pyasync_c.run(main()) < 200
+
+
 def test_repeated_runs_keep_nothing():
     async def main():
         await pyasync_c.sleep(0)
@@ -1230,3 +1247,55 @@ sweep(within_a_runtime)
 def test_out_of_memory():
     pytest.importorskip("_testcapi")
     assert python(OUT_OF_MEMORY).startswith("survived")
+
+
+def in_a_oneshot(value):
+    sender, receiver = pyasync_c.oneshot()
+    sender.send(value)
+    return receiver
+
+
+def in_a_channel(value):
+    sender, receiver = pyasync_c.channel(1)
+    sender.try_send(value)
+    return receiver
+
+
+def in_a_broadcast(value):
+    sender, receiver = pyasync_c.broadcast(1)
+    sender.send(value)
+    return receiver
+
+
+def in_a_watch(value):
+    return pyasync_c.watch(value)[1]
+
+
+def in_a_cell(value):
+    cell = pyasync_c.OnceCell()
+    cell.set(value)
+    return cell
+
+
+def after_an_error(error):
+    lagged = pyasync_c.Lagged(1)
+    lagged.__context__ = error
+    return lagged
+
+
+@pytest.mark.parametrize(
+    "link",
+    [in_a_oneshot, in_a_channel, in_a_broadcast, in_a_watch, in_a_cell, after_an_error],
+)
+def test_a_long_chain_of_values_is_freed_without_deep_recursion(link):
+    freed = []
+
+    class Last(Exception):
+        def __del__(self):
+            freed.append(True)
+
+    chain = Last()
+    for _ in range(200_000):
+        chain = link(chain)
+    del chain
+    assert freed == [True]

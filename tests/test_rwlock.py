@@ -97,6 +97,16 @@ def test_released_twice():
         assert repr(rw) == "<RwLock unlocked>"
 
 
+def test_entered_twice():
+    rw = RwLock()
+    for take in (rw.try_read, rw.try_write):
+        with take() as permit, pytest.raises(RuntimeError, match="entered already"):
+            permit.__enter__()
+        assert repr(rw) == "<RwLock unlocked>"
+        with pytest.raises(RuntimeError, match="released already"):
+            permit.__enter__()
+
+
 def test_weakly_referred_to():
     rw = RwLock()
     ref, permit = weakref.ref(rw), rw.try_write()

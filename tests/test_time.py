@@ -65,6 +65,17 @@ def test_sleep_until_is_never_early_by_now():
     assert min(pyasync_c.run(main())) >= 0
 
 
+def test_a_point_in_time_is_never_rounded_down():
+    rng = random.Random(3)
+    points = [rng.randrange(10**13, 10**14) / 1e9 for _ in range(10_000)]
+    points += [math.nextafter(point, math.inf) for point in points]
+
+    async def main():
+        return [when for when in points if pyasync_c.sleep_until(when).deadline < when]
+
+    assert pyasync_c.run(main()) == []
+
+
 def test_one_after_the_other_is_never_early():
     # Where all wait at once the later ones cover for an error of the wheel's present tick.
     async def main():

@@ -13,6 +13,7 @@ typedef struct {
     PyObject_HEAD
     GateObject *gate; /* strong; NULL: given back */
     uint64_t count;
+    bool entered; /* by `with` */
     PyObject *weakrefs;
 } PermitObject;
 
@@ -195,8 +196,16 @@ Permit_release(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 Permit_enter(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (((PermitObject *)op)->gate == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the permit was released already");
+    PermitObject *self = (PermitObject *)op;
+    bool was_entered, is_released;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    was_entered = self->entered;
+    self->entered = true;
+    is_released = self->gate == NULL;
+    Py_END_CRITICAL_SECTION();
+    if (is_released || was_entered) {
+        PyErr_SetString(PyExc_RuntimeError, is_released ? "the permit was released already"
+                                                        : "the permit was entered already");
         return NULL;
     }
     return Py_NewRef(op);

@@ -70,8 +70,12 @@ uint64_t
 pacpy_ns_of_time(struct pac_executor *ex, double when)
 {
     uint64_t up_ns = pacpy_ns_from_double(when);
-    if (PAC_LIKELY(ex == NULL || !ex->is_virtual) || up_ns == 0 || up_ns == PAC_NEVER) {
+    if (up_ns == 0 || up_ns == PAC_NEVER) {
         return up_ns;
+    }
+    if (PAC_LIKELY(ex == NULL || !ex->is_virtual)) {
+        /* The product may have been rounded down by more than ceil() has added. */
+        return up_ns + (pacpy_seconds_from_ns(up_ns) < when);
     }
     /* Not the present, or who waits until now() >= when would wait in vain. */
     double above = when * 1e9 - (double)(up_ns - 1);

@@ -302,10 +302,12 @@ Lagged_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    Py_CLEAR(((LaggedObject *)op)->skipped);
+    /* Exceptions stand in long chains, by __context__; the base does not see to that for us. */
+    Py_TRASHCAN_BEGIN(op, Lagged_dealloc) Py_CLEAR(((LaggedObject *)op)->skipped);
     PyObject_GC_Track(op); /* as the base's destructor expects it */
     ((PyTypeObject *)PyExc_Exception)->tp_dealloc(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyMemberDef Lagged_members[] = {

@@ -11,6 +11,7 @@
  * poll_once must be able to go on with a coroutine that an earlier poll_once left suspended, and
  * for that it has to know what it is suspended in. So there is a table of such coroutines, with
  * weak keys; an entry does not hold its coroutine, which is lent to it for each poll. */
+#include "bridge.h"
 #include "completion.h"
 #include "future.h"
 
@@ -22,6 +23,7 @@ typedef struct {
     PyObject *iterator;    /* from then on, what is sent into; NULL: finished, let go or not lent */
     PyObject *waiting_for; /* the asyncio future that it was suspended in, or NULL */
     PyObject *callback;    /* what was added to that, if it is not one of ours */
+    PyObject *throw_next;  /* what the next poll throws into it, or NULL */
     PyObject *weakrefs;
     struct pacpy_waker_listener listener; /* in its list, if it is; the waker in any case */
 } IntoFutureObject;
@@ -326,12 +328,21 @@ pacpy_throw_into(struct pacpy_state *st, PyObject *iterator, PyObject **result)
     return PYGEN_RETURN;
 }
 
-/* Send into `iterator` until it suspends in something that can be waited for, or ends. */
+/* Send into `iterator`, or throw, until it suspends in something that can be waited for, or ends. */
 static PySendResult
 run(IntoFutureObject *self, struct pac_context *cx, PyObject *iterator, PyObject **value)
 {
     PyObject *result = NULL;
-    PySendResult sent = PyIter_Send(iterator, Py_None, &result);
+    PyObject *thrown = self->throw_next;
+    PySendResult sent;
+    self->throw_next = NULL;
+    if (thrown != NULL) {
+        PyErr_SetRaisedException(thrown);
+        sent = pacpy_throw_into(self->base.st, iterator, &result);
+    }
+    else {
+        sent = PyIter_Send(iterator, Py_None, &result);
+    }
     while (sent == PYGEN_NEXT) {
         int waits = wait_for(self, cx, result);
         Py_CLEAR(result);
@@ -380,7 +391,10 @@ IntoFuture_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
 {
     IntoFutureObject *self = (IntoFutureObject *)f;
     struct pacpy_state *st = f->st;
-    if (self->waiting_for != NULL) {
+    if (PAC_UNLIKELY(self->throw_next != NULL)) {
+        stop_waiting(self, false);
+    }
+    else if (self->waiting_for != NULL) {
         int done = is_done(st, self->waiting_for);
         if (done == 0 && self->waiting_for != NULL) {
             replace_waker(self, cx);
@@ -441,6 +455,73 @@ IntoFuture_forget(FutureObject *f)
     }
 }
 
+/* ---- what is thrown in at the await --------------------------------------------------------- */
+
+/* The asyncio future that it waits for was asked to cancel, and will tell, as with Task.cancel(). */
+static bool
+is_passed_on(IntoFutureObject *self, PyObject *thrown)
+{
+    struct pacpy_state *st = self->base.st;
+    if (self->waiting_for == NULL ||
+        !PyErr_GivenExceptionMatches(thrown, st->asyncio_CancelledError)) {
+        return false;
+    }
+    PyObject *waiting_for = Py_NewRef(self->waiting_for);
+    PyObject *message = PyObject_GetAttrString(thrown, "args");
+    PyObject *cancel = PyObject_GetAttrString(waiting_for, "cancel");
+    PyObject *answer =
+        message == NULL || cancel == NULL ? NULL : PyObject_CallObject(cancel, message);
+    int truth = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    if (truth < 0) {
+        PyErr_WriteUnraisable(waiting_for);
+    }
+    Py_XDECREF(answer);
+    Py_XDECREF(cancel);
+    Py_XDECREF(message);
+    Py_DECREF(waiting_for);
+    return truth > 0;
+}
+
+/* It goes on into the coroutine, which may await while it cleans up. */
+static PyObject *
+IntoFuture_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    IntoFutureObject *self = (IntoFutureObject *)op;
+    FutureObject *f = &self->base;
+    if (nargs < 1 || nargs > 3 || f->polling || f->state != PACPY_WAITING ||
+        self->iterator == NULL) {
+        return Future_throw(op, args, nargs);
+    }
+    pacpy_raise_thrown(args, nargs);
+    if (PyErr_ExceptionMatches(PyExc_GeneratorExit)) {
+        pacpy_future_forget(f);
+        return NULL;
+    }
+    PyObject *thrown = PyErr_GetRaisedException();
+    if (f->wait != NULL) {
+        pacpy_bridge_end_wait(f);
+    }
+    if (is_passed_on(self, thrown)) {
+        Py_DECREF(thrown);
+    }
+    else {
+        Py_XSETREF(self->throw_next, thrown);
+    }
+    PyObject *result = Future_iternext(op);
+    if (result == NULL && self->throw_next != NULL) {
+        /* Nothing polls here. */
+        PyErr_Clear();
+        thrown = self->throw_next;
+        self->throw_next = NULL;
+        pacpy_future_forget(f);
+        PyErr_SetRaisedException(thrown);
+    }
+    else if (result == NULL && !PyErr_Occurred()) {
+        PyErr_SetNone(PyExc_StopIteration);
+    }
+    return result;
+}
+
 static const struct pacpy_future_vtable into_future_vtable = {
     .poll = IntoFuture_poll,
     .forget = IntoFuture_forget,
@@ -458,6 +539,7 @@ IntoFuture_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->iterator);
     Py_VISIT(self->waiting_for);
     Py_VISIT(self->callback);
+    Py_VISIT(self->throw_next);
     return 0;
 }
 
@@ -470,6 +552,7 @@ IntoFuture_clear(PyObject *op)
     Py_CLEAR(self->iterator);
     Py_CLEAR(self->waiting_for);
     Py_CLEAR(self->callback);
+    Py_CLEAR(self->throw_next);
     pac_waker_drop(&self->listener.waker);
     return 0;
 }
@@ -528,6 +611,8 @@ IntoFuture_drop(PyObject *op, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef IntoFuture_methods[] = {
     {"drop", IntoFuture_drop, METH_NOARGS, IntoFuture_drop_doc},
+    {"throw", (PyCFunction)(void (*)(void))IntoFuture_throw, METH_FASTCALL,
+     "Part of the await protocol."},
     {NULL},
 };
 
@@ -575,7 +660,8 @@ PyDoc_STRVAR(
     into_future_doc,
     "into_future(aw, /)\n--\n\n"
     "An awaitable as a Future: one that can be polled by hand with any waker, given to select, or\n"
-    "awaited. Nothing of it runs before the first poll; dropping it closes the coroutine.\n\n"
+    "awaited. Nothing of it runs before the first poll; dropping it closes the coroutine. Cancelled\n"
+    "while it is awaited, it raises CancelledError in the coroutine, which may await to clean up.\n\n"
     "A Future is returned as it is. Raises TypeError if `aw` is not awaitable. The coroutine runs in the\n"
     "context of whoever polls; it may wait for futures of pyasync_c and of asyncio alike.\n"
     "Stands for Rust's IntoFuture::into_future.");

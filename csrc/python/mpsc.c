@@ -551,10 +551,12 @@ Receiver_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
-    pac_mpsc_drop_receiver(&self->channel->core);
+    /* A value may be the receiver of another channel, and so on. */
+    Py_TRASHCAN_BEGIN(op, Receiver_dealloc) pac_mpsc_drop_receiver(&self->channel->core);
     Py_DECREF(self->channel);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyObject *

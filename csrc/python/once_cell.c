@@ -432,10 +432,12 @@ OnceCell_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
-    pacpy_holder_clear(&self->running);
+    /* The value may be another cell, and so on. */
+    Py_TRASHCAN_BEGIN(op, OnceCell_dealloc) pacpy_holder_clear(&self->running);
     Py_CLEAR(self->value);
     tp->tp_free(op);
     Py_DECREF(tp);
+    Py_TRASHCAN_END
 }
 
 /* Empty, and nobody's turn? To be looked at. */

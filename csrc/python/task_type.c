@@ -37,6 +37,25 @@ loop_argument(struct pacpy_state *st, PyObject *loop)
     return (LoopObject *)loop;
 }
 
+/* From the free list, to which every task goes in the end: else it would only ever grow. */
+static PyObject *
+Task_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    struct pacpy_state *st = pacpy_state_of_type(type);
+    if (st == NULL) {
+        return NULL;
+    }
+    if (type != st->Task_type) {
+        return type->tp_alloc(type, 0);
+    }
+    PyObject *op = pacpy_freelist_alloc(&st->task_free, type);
+    if (op != NULL) {
+        memset(pacpy_task_of(op), 0, sizeof(struct pacpy_task));
+        PyObject_GC_Track(op);
+    }
+    return op;
+}
+
 static int
 Task_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
@@ -391,6 +410,7 @@ static PyGetSetDef all_getset[METHODS_MAX];
 
 static PyType_Slot Task_slots[] = {
     {Py_tp_doc, (void *)Task_doc},
+    {Py_tp_new, Task_new},
     {Py_tp_init, Task_init},
     {Py_tp_traverse, Task_traverse},
     {Py_tp_clear, Task_clear},

@@ -257,10 +257,12 @@ WatchReceiver_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
-    pac_watch_unsubscribe(&self->core);
+    /* A value may be the receiver of another channel, and so on. */
+    Py_TRASHCAN_BEGIN(op, WatchReceiver_dealloc) pac_watch_unsubscribe(&self->core);
     Py_DECREF(self->channel);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyObject *
