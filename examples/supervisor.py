@@ -42,7 +42,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Until all workers have ended well. TooManyRestarts, if they crash too often."""
-        async with pyasync_c.JoinSet() as tasks:
+        async with pyasync_c.JoinSet[object]() as tasks:
             for name, worker in self.workers.items():
                 tasks.spawn(worker(), name=name)
             async for task in tasks:
@@ -65,7 +65,7 @@ class Supervisor:
             self._recent.popleft()
         if len(self._recent) > self.restarts:
             raise TooManyRestarts(f"{len(self._recent)} crashes, the last of {name}") from error
-        return 0.1 * 2 ** self.crashes[name] * self._random.uniform(0.5, 1.5)
+        return self._random.uniform(0.1, 0.3) * 2.0 ** (self.crashes[name] - 1)
 
 
 class Flaky:
