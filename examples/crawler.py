@@ -104,6 +104,8 @@ async def main() -> None:
     crawler = Crawler(server.sockets[0].getsockname()[1])
     await crawler.crawl("/")
     server.close()
+    while site.at_once:  # the server is yet to see that the last connection was closed
+        await pyasync_c.sleep(0.01)
 
     tally = ", ".join(f"{n} × {status}" for status, n in sorted(crawler.tally.items()))
     print(f"tally: {tally}; at most {LIMIT} at a time")
