@@ -9,7 +9,7 @@ import pytest
 from helpers import CountingWaker, Manual, Worker, every_loop, turns, unraisable
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from sync_machine import SETTINGS, Polled, call
+from sync_machine import Polled, call
 
 import pyasync_c
 from pyasync_c import PENDING, OnceCell
@@ -596,7 +596,6 @@ class OnceCellMachine(RuleBasedStateMachine):
         assert repr(self.cell) == f"<OnceCell {state}>"
 
 
-OnceCellMachine.TestCase.settings = SETTINGS
 TestOnceCellAgainstModel = OnceCellMachine.TestCase
 
 
