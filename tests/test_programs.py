@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,66 @@ import pytest
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
+# What the examples on a virtual clock print, to the letter.
+EXACTLY = {
+    "graceful_shutdown": """\
+  0.70 s  Ada has finished job 1
+  1.10 s  Bob has finished job 2
+  1.50 s  Cy has finished job 3
+  1.80 s  stopping; 2.0 seconds to finish
+  1.80 s  Cy has left
+  1.90 s  Ada has finished job 4
+  1.90 s  Ada has left
+  3.80 s  time is up
+  3.80 s  Bob puts job 5 back
+  3.80 s  Bob was sent home
+  3.80 s  4 jobs finished, 1 put back, 5 not begun
+""",
+    "rate_limiter": """\
+seven requests at once: three go through, the others one every half second
+ 0.25 s  request 1
+ 0.25 s  request 2
+ 0.25 s  request 3
+ 0.50 s  request 4
+ 1.00 s  request 5
+ 1.50 s  request 6
+ 2.00 s  request 7
+nobody asks for a while, and the bucket fills up again, but not beyond its size
+10.25 s  request 8
+10.25 s  request 9
+10.25 s  request 10
+10.50 s  request 11
+a request that gives up leaves its place and its token to the next
+11.00 s  request 12
+""",
+    "supervisor": """\
+workers that crash now and then
+  1.00 s  flaky crashed: no connection; again in 0.19 s
+  1.00 s  flakier crashed: no connection; again in 0.25 s
+  2.19 s  flaky crashed: no connection; again in 0.32 s
+  2.25 s  flakier crashed: no connection; again in 0.55 s
+  3.00 s  steady is done: all the work
+  3.80 s  flakier crashed: no connection; again in 0.73 s
+  5.52 s  flaky is done: all the work
+  7.53 s  flakier is done: all the work
+one that always crashes
+  8.53 s  broken crashed: no connection; again in 0.19 s
+  9.72 s  gave up: 2 crashes, the last of broken; it was: no connection
+""",
+}
+# Lines of those that use sockets, whose order is the system's.
+AMONG_OTHERS = {
+    "chat_server": ["server: sleepy comes", "ann and ben have said 200 lines"],
+    "crawler": [
+        "/tea: 200, 4 links",
+        "/missing: 404, 0 links",
+        "/slow: timeout, 0 links",
+        "tally: 8 × 200, 1 × 404, 1 × timeout; at most 3 at a time",
+    ],
+}
 
-def call(*arguments, cwd=None, code=0, timeout=110, environment=None):
+
+def call(*arguments, cwd=None, code=0, timeout=110, environment=None, quiet=False):
     path = os.pathsep.join(filter(None, sys.path))
     environment = {**os.environ, "PYTHONPATH": path, **(environment or {})}
     done = subprocess.run(
@@ -24,16 +84,46 @@ def call(*arguments, cwd=None, code=0, timeout=110, environment=None):
         timeout=timeout,
     )
     assert done.returncode == code, done.stdout + done.stderr
+    assert not (quiet and done.stderr), done.stderr
     return done.stdout
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) >= 6
+    assert len(EXAMPLES) >= 11
+    assert {*EXACTLY, *AMONG_OTHERS} < {example.stem for example in EXAMPLES}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example(example):
-    assert call(example).strip()
+    shown = call("-W", "error", example, quiet=True)
+    assert shown.strip()
+    assert shown == EXACTLY.get(example.stem, shown)
+    lines = shown.splitlines()
+    for line in AMONG_OTHERS.get(example.stem, []):
+        assert lines.count(line) == 1, shown
+
+
+def test_every_example_is_introduced():
+    introduced = (ROOT / "examples" / "README.md").read_text()
+    for example in EXAMPLES:
+        assert introduced.count(f"`{example.name}`:") == 1
+
+
+def test_a_shutdown_by_hand():
+    program = subprocess.Popen(
+        [sys.executable, "-u", ROOT / "examples" / "graceful_shutdown.py", "--by-hand"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with program:
+        assert "stop me" in program.stdout.readline()
+        program.send_signal(signal.SIGTERM)
+        shown = program.stdout.read()
+    assert program.returncode == 0, shown
+    assert "stopping; 2.0 seconds to finish" in shown
+    # The first job, or none, if the signal was faster than the workers.
+    assert re.search(r"[01] jobs finished, 0 put back, \d+ not begun", shown)
 
 
 def test_the_tour_shows_ten_concepts():
