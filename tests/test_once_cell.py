@@ -598,3 +598,20 @@ class OnceCellMachine(RuleBasedStateMachine):
 
 OnceCellMachine.TestCase.settings = SETTINGS
 TestOnceCellAgainstModel = OnceCellMachine.TestCase
+
+
+@every_loop
+def test_branches_of_one_join_wait_for_one_another(run):
+    calls = []
+
+    async def initialise():
+        calls.append(1)
+        await pyasync_c.sleep(0.001)
+        return "value"
+
+    async def main():
+        cell = pyasync_c.OnceCell()
+        return await pyasync_c.join(*(cell.get_or_init(initialise) for _ in range(3)))
+
+    assert run(main()) == ("value",) * 3
+    assert calls == [1]
