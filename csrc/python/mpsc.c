@@ -162,7 +162,7 @@ Send_dealloc(PyObject *op)
         pacpy_freelist_free(&st->send_free, st->Send_type, op);
     }
     Py_XDECREF(value);
-    Py_DECREF(sender);
+    Py_XDECREF(sender); /* NULL: it has stood warm */
 }
 
 static PyObject *
@@ -351,7 +351,7 @@ Recv_dealloc(PyObject *op)
         PyObject_GC_UnTrack(op);
         pacpy_freelist_free(&st->recv_free, st->Recv_type, op);
     }
-    Py_DECREF(receiver);
+    Py_XDECREF(receiver); /* NULL: it has stood warm */
 }
 
 PyDoc_STRVAR(Recv_doc,
