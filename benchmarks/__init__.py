@@ -1,6 +1,7 @@
 """What `python -m pyasync_c bench` runs, and a few measurements that are programs of their own.
 
-    shapes      what is measured, and how fast each has to be; *_shapes spell them per dialect
+    shapes      what is measured, and how fast each has to be; *_shapes and *_tools spell
+                them per dialect
     echo        network servers, and echo_client, the process that asks them
     frameworks  who is compared
     harness     takes the measurements: fresh processes, interleaved rounds

@@ -8,8 +8,6 @@ import asyncio
 import threading
 from asyncio import (
     Event,
-    Lock,
-    Queue,
     Task,
     create_task,
     gather,
@@ -24,8 +22,6 @@ YIELDING_TASKS = 1000
 SLEEP_MS_MAX = 100
 CALLBACKS = 500
 GATHERED = 100
-LOCK_TASKS = 10
-QUEUE_SIZE = 128
 
 
 async def nothing() -> None:
@@ -104,46 +100,14 @@ async def timeout_yield(n: int) -> Spent:
     return watch.stop()
 
 
-async def lock_turns(n: int) -> Spent:
-    """Whoever has the lock lets the others run once, so that all of them wait for it."""
-    lock = Lock()
-
-    async def take_turns() -> None:
-        for _ in range(n // LOCK_TASKS):
-            async with lock:
-                await sleep(0)
-
-    tasks = [create_task(take_turns()) for _ in range(LOCK_TASKS)]
-    watch = Stopwatch()
-    for task in tasks:
-        await task
-    return watch.stop()
-
-
-async def queue(n: int) -> Spent:
-    messages: Queue[int] = Queue(QUEUE_SIZE)
-
-    async def produce() -> None:
-        for i in range(n):
-            await messages.put(i)
-
-    task = create_task(produce())
-    watch = Stopwatch()
-    for _ in range(n):
-        await messages.get()
-    spent = watch.stop()
-    await task
-    return spent
-
-
-# What only asyncio's interface has
-
-
 async def gather_many(n: int) -> Spent:
     watch = Stopwatch()
     for _ in range(n // GATHERED):
         await gather(*[yields(1) for _ in range(GATHERED)])
     return watch.stop()
+
+
+# What only asyncio's interface has
 
 
 def no_op() -> None:

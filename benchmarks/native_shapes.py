@@ -1,8 +1,8 @@
 """The shapes in pyasync_c's own names. What each does stands in asyncio_shapes.py."""
 
-from pyasync_c import Notify, sleep, spawn, timeout, yield_now
+from pyasync_c import Notify, join, sleep, spawn, timeout, yield_now
 
-from .asyncio_shapes import SLEEP_MS_MAX, YIELDING_TASKS, nothing
+from .asyncio_shapes import GATHERED, SLEEP_MS_MAX, YIELDING_TASKS, nothing
 from .stopwatch import Spent, Stopwatch
 
 
@@ -77,4 +77,11 @@ async def timeout_yield(n: int) -> Spent:
     for _ in range(n):
         async with timeout(10):
             await yield_now()
+    return watch.stop()
+
+
+async def gather_many(n: int) -> Spent:
+    watch = Stopwatch()
+    for _ in range(n // GATHERED):
+        await join(*[yields(1) for _ in range(GATHERED)])
     return watch.stop()

@@ -1,13 +1,13 @@
 """What is measured: the shapes that asynchronous programs are made of.
 
 A shape is spelled once in each dialect, as an async function of that name in asyncio_shapes,
-native_shapes or trio_shapes; those of network servers stand in echo. `run(shape, framework, n)`
-measures one in this process; the harness does it in fresh ones.
+native_shapes or trio_shapes, or in asyncio_tools and so on; those of network servers stand in echo.
+`run(shape, framework, n)` measures one in this process; the harness does it in fresh ones.
 """
 
 import gc
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .frameworks import FRAMEWORKS
 from .stopwatch import Spent
@@ -33,7 +33,7 @@ class Shape:
     without: tuple[str, ...] = ()
     """Frameworks that are not asked: they lack it, or it says nothing new about them."""
     group: str = "tasks"
-    """tasks or echo: one table each."""
+    """One table each: see GROUPS."""
     shows_cpu: bool = False
     """Whether the processor time stands below the time by the clock."""
 
@@ -57,7 +57,7 @@ class Shape:
 
 
 _ONLY_ASYNCIO = ("asyncio",)
-_NOT_NATIVE = ("asyncio", "trio")
+_NO_TRIO = ("native", "asyncio")
 
 
 def _echo(name: str, title: str, *lacking: str) -> list[Shape]:
@@ -76,6 +76,28 @@ def _echo(name: str, title: str, *lacking: str) -> list[Shape]:
     ]
 
 
+def _tools() -> list[Shape]:
+    """What tasks wait for each other with. asyncio's names stand for what comes nearest there."""
+    found = [
+        Shape("queue", "channel of 128, one to one", "message", 4),
+        Shape("queue_many", "channel of 128, by recv_many", "message", 8),
+        Shape("oneshot", "one answer from a new task", "round trip"),
+        Shape("broadcast", "broadcast to 4, 32 at a time", "message", multiple_of=32),
+        Shape("watch", "one value, watched by another", "change"),
+        Shape("lock", "a free lock", "turn"),
+        Shape("lock_turns", "10 tasks at one lock", "turn", multiple_of=10),
+        Shape("semaphore", "a free semaphore", "turn"),
+        Shape("semaphore_turns", "10 tasks, 2 permits", "turn", multiple_of=10),
+        Shape("event", "two tasks hand over by events", "round trip"),
+        Shape("barrier", "10 tasks at a barrier", "arrival", multiple_of=10, dialects=_NO_TRIO),
+        Shape("select_two", "the first of two", "select"),
+        Shape("task_group", "group of 100 tasks", "task", multiple_of=100),
+        Shape("join_set", "100 tasks, as they end", "task", multiple_of=100, dialects=_NO_TRIO),
+        Shape("cancel_all", "100 tasks told to end", "task", multiple_of=100),
+    ]
+    return [replace(shape, group="tools") for shape in found]
+
+
 _ALL = [
     Shape("yield_one", "one task yields", "yield", 15, 6),
     Shape("yield_many", "1000 tasks yield in turn", "yield", 9, multiple_of=1000),
@@ -91,12 +113,11 @@ _ALL = [
         shows_cpu=True,
     ),
     Shape("timeout_yield", "timeout around a yield", "timeout", 7, 2.5),
-    Shape("lock_turns", "10 tasks at one lock", "turn", multiple_of=10, dialects=_NOT_NATIVE),
-    Shape("queue", "queue of 128, one to one", "message", dialects=_NOT_NATIVE),
-    Shape("gather_many", "gather of 100", "task", None, 3, None, 100, _ONLY_ASYNCIO),
+    Shape("gather_many", "join or gather of 100", "task", 10, 3, multiple_of=100),
     Shape("call_soon", "call_soon, 500 at a time", "callback", None, 5, None, 500, _ONLY_ASYNCIO),
     Shape("call_later", "call_later and cancel", "timer", None, 10, dialects=_ONLY_ASYNCIO),
     Shape("threadsafe", "call_soon_threadsafe", "callback", None, 14, dialects=_ONLY_ASYNCIO),
+    *_tools(),
     *_echo("streams", "TCP, streams"),
     *_echo("protocol", "TCP, a protocol"),
     *_echo("unix", "Unix socket, streams", "rloop"),
@@ -105,6 +126,7 @@ _ALL = [
 
 GROUPS = {
     "tasks": "tasks, timers and callbacks",
+    "tools": "channels, locks, and waiting for several",
     "echo": "echo servers, asked by another process over 8 connections",
 }
 SHAPES = {shape.name: shape for shape in _ALL}
@@ -116,8 +138,12 @@ FLOOR_TARGET = 2
 def run(shape: str, framework: str, n: int) -> Spent:
     """Measure `n` operations of a shape in this process, in a loop made for it."""
     chosen = FRAMEWORKS[framework]
-    spelled_in = "echo" if SHAPES[shape].group == "echo" else f"{chosen.dialect}_shapes"
-    module = importlib.import_module(f".{spelled_in}", __package__)
+    spelled_in = {
+        "tasks": f"{chosen.dialect}_shapes",
+        "tools": f"{chosen.dialect}_tools",
+        "echo": "echo",
+    }
+    module = importlib.import_module(f".{spelled_in[SHAPES[shape].group]}", __package__)
     gc.collect()
     spent: Spent = chosen.run(getattr(module, shape), n)
     return spent

@@ -4,10 +4,10 @@ A trio task cannot be awaited and its Event cannot be cleared, so leaving a nurs
 awaiting what was spawned, and each handing over takes a new Event.
 """
 
-from trio import Event, Lock, fail_after, open_memory_channel, open_nursery, sleep
+from trio import Event, fail_after, open_nursery, sleep
 from trio.lowlevel import checkpoint
 
-from .asyncio_shapes import LOCK_TASKS, QUEUE_SIZE, SLEEP_MS_MAX, YIELDING_TASKS, nothing
+from .asyncio_shapes import GATHERED, SLEEP_MS_MAX, YIELDING_TASKS, nothing
 from .stopwatch import Spent, Stopwatch
 
 
@@ -84,31 +84,10 @@ async def timeout_yield(n: int) -> Spent:
     return watch.stop()
 
 
-async def lock_turns(n: int) -> Spent:
-    lock = Lock()
-
-    async def take_turns() -> None:
-        for _ in range(n // LOCK_TASKS):
-            async with lock:
-                await checkpoint()
-
-    async with open_nursery() as nursery:
-        for _ in range(LOCK_TASKS):
-            nursery.start_soon(take_turns)
-        watch = Stopwatch()
+async def gather_many(n: int) -> Spent:
+    watch = Stopwatch()
+    for _ in range(n // GATHERED):
+        async with open_nursery() as nursery:
+            for _ in range(GATHERED):
+                nursery.start_soon(yields, 1)
     return watch.stop()
-
-
-async def queue(n: int) -> Spent:
-    sender, receiver = open_memory_channel[int](QUEUE_SIZE)
-
-    async def produce() -> None:
-        for i in range(n):
-            await sender.send(i)
-
-    async with open_nursery() as nursery:
-        nursery.start_soon(produce)
-        watch = Stopwatch()
-        for _ in range(n):
-            await receiver.receive()
-        return watch.stop()

@@ -956,6 +956,60 @@ def test_woken_while_the_loop_is_parked(run):
     run(main())
 
 
+@every_run
+def test_a_waker_of_an_earlier_leaf_disturbs_nobody(run):
+    """What waited for one leaf waits for the next one: a late wake makes a poll, no more."""
+
+    class Ready(pyasync_c.Future):
+        def poll(self, cx):
+            self.waker = cx.waker.clone()
+            return "at once"
+
+    class Waiting(pyasync_c.Future):
+        polls = 0
+        done = False
+
+        def poll(self, cx):
+            self.polls += 1
+            self.waker = cx.waker.clone()
+            return "in the end" if self.done else pyasync_c.PENDING
+
+    async def main():
+        for wakes_after in (0, 1, 3):
+            first, second = Ready(), Waiting()
+            assert await first == "at once"
+            task = asyncio.ensure_future(second)
+            for _ in range(wakes_after):
+                first.waker.wake()
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)
+            assert second.polls >= 1 and not task.done()
+            first.waker.wake()
+            await asyncio.sleep(0)
+            second.done = True
+            second.waker.wake()
+            assert await asyncio.wait_for(task, 5) == "in the end"
+
+    run(main())
+
+
+@every_run
+def test_ready_leaves_and_waiting_ones_in_turn(run):
+    async def main():
+        tx, rx = pyasync_c.channel(3)
+
+        async def produce():
+            for i in range(100):
+                await tx.send(i)
+
+        tasks = [asyncio.ensure_future(produce()) for _ in range(3)]
+        got = sorted([await rx.recv() for _ in range(300)])
+        assert got == sorted([*range(100)] * 3)
+        await asyncio.gather(*tasks)
+
+    run(main())
+
+
 LOOPS = {
     "ours": pyasync_c.new_event_loop,
     "asyncio": asyncio.new_event_loop,

@@ -162,6 +162,18 @@ def test_bench_asks_the_echo_servers(tmp_path):
     assert "Unix" in only and "TCP" not in only
 
 
+def test_bench_measures_the_tools(tmp_path):
+    written = tmp_path / "tools.json"
+    shown = call(
+        *("-m", "pyasync_c", "bench", "--quick", "--shapes", "tools"),
+        *("--frameworks", "pyasync_c,asyncio", "--json", written),
+    )
+    assert "channel of 128" in shown
+    results = json.loads(written.read_text())["results"]
+    assert {result["error"] for result in results} == {None}
+    assert {result["framework"] for result in results} == {"pyasync_c", "asyncio"}
+
+
 def test_bench_refuses_an_unknown_shape():
     call("-m", "pyasync_c", "bench", "--shapes", "nonsense", code=2)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import sys
 import warnings
 
@@ -517,3 +518,26 @@ def test_references_are_given_back():
 
 def test_repr():
     assert repr(select(ready(1))) == "<select of 1 not polled yet>"
+
+
+def test_what_stands_kept_for_the_next_one_is_harmless():
+    """An object that is over may be found through the collector, and is not handed out then."""
+
+    async def use():
+        tx, rx = pyasync_c.channel(2)
+        await tx.send(1)
+        assert await rx.recv() == 1
+        assert await pyasync_c.select(pyasync_c.ready(2), pyasync_c.pending()) == (0, 2)
+
+    pyasync_c.run(use())
+    found = [op for op in gc.get_objects() if type(op).__name__ in {"Send", "Recv", "Select"}]
+    for op in found:
+        repr(op)
+        op.drop()
+        op.close()
+        assert getattr(op, "sent", True) is True
+        with pytest.raises(RuntimeError, match="was dropped"):
+            op.poll(pyasync_c.Context(pyasync_c.noop_waker()))
+    pyasync_c.run(use())
+    gc.collect()
+    pyasync_c.run(use())

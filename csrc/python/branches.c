@@ -456,11 +456,31 @@ pacpy_branches_finalize(PyObject *op)
     pacpy_future_forget((FutureObject *)op);
 }
 
+/* In the destructor: a Select that is over refers to nothing, and is kept for the next one. */
+static bool
+keep_for_next(BranchesObject *self, PyTypeObject *type)
+{
+    struct pacpy_state *st = self->base.st;
+    if (self->phase != PACPY_BRANCHES_OVER || type != st->Select_type ||
+        self->branches != self->few || self->base.wait != NULL) {
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < self->count; i++) {
+        PAC_ASSERT(self->few[i].awaitable == NULL && self->few[i].value == NULL);
+    }
+    self->count = 0;
+    self->base.state = PACPY_DROPPED;
+    return pacpy_freelist_keep_warm(&st->select_free, (PyObject *)self);
+}
+
 void
 pacpy_branches_dealloc(PyObject *op)
 {
     BranchesObject *self = (BranchesObject *)op;
     PyTypeObject *type = Py_TYPE(op);
+    if (keep_for_next(self, type)) {
+        return;
+    }
     PyObject_GC_UnTrack(op);
     Py_TRASHCAN_BEGIN(op, pacpy_branches_dealloc) pacpy_future_fini(&self->base);
     pacpy_branches_clear(op);
@@ -565,12 +585,29 @@ find_repeated(BranchesObject *self)
     return 0;
 }
 
+/* An object of zeros; its first branches are those of a Select that is over, as often as not. */
+static BranchesObject *
+branches_alloc(struct pacpy_state *st, PyTypeObject *type, Py_ssize_t count)
+{
+    BranchesObject *self = NULL;
+    if (type == st->Select_type) {
+        self = (BranchesObject *)pacpy_freelist_take_warm(&st->select_free);
+    }
+    if (self == NULL) {
+        return (BranchesObject *)type->tp_alloc(type, 0);
+    }
+    size_t few = (size_t)(count < PACPY_BRANCHES_FEW ? count : PACPY_BRANCHES_FEW);
+    memset((char *)self + sizeof self->base, 0, offsetof(BranchesObject, few) - sizeof self->base);
+    memset(self->few, 0, few * sizeof *self->few);
+    return self;
+}
+
 PyObject *
 pacpy_branches_new(struct pacpy_state *st, PyTypeObject *type,
                    const struct pacpy_branches_rules *rules, PyObject *const *awaitables,
                    Py_ssize_t count)
 {
-    BranchesObject *self = (BranchesObject *)type->tp_alloc(type, 0);
+    BranchesObject *self = branches_alloc(st, type, count);
     if (self == NULL) {
         return NULL;
     }

@@ -98,7 +98,8 @@ static bool
 is_idle(const BridgeObject *b)
 {
     /* Waits, and the tasks that were there before their loop had a bridge. */
-    return b->executor->scheduler.tasks_alive == 0 && b->executor->wheel.count == 0;
+    size_t tasks = (size_t)b->executor->scheduler.tasks_alive - (b->spare != NULL);
+    return tasks == 0 && b->executor->wheel.count == 0;
 }
 
 int
@@ -369,6 +370,7 @@ bridge_close(BridgeObject *b)
     b->loop = NULL;
     pac_executor_close(ex);
     pac_executor_free(ex);
+    pacpy_bridge_free_spare(b);
     Py_CLEAR(b->timer);
     pacpy_bridge_update_hold(b);
 }

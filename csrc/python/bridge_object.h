@@ -21,13 +21,14 @@ typedef struct {
     PyObject *raised;              /* a KeyboardInterrupt or the like, on its way out of a turn */
     PyObject *weakrefs;
     struct pac_list waits;
-    uint64_t armed_ns;       /* what `timer` was armed for; PAC_NEVER: not armed */
-    int fd;                  /* the executor's */
-    unsigned long thread_id; /* of the thread that ran the loop last */
-    bool reading;            /* the loop watches the executor's descriptor */
-    bool soon;               /* the loop is about to call a turn */
-    bool held;               /* by itself */
-    bool early;              /* this turn is the loop's timer, come before its time */
+    struct pacpy_wait *spare; /* a wait of no leaf, kept for the next one; NULL: none */
+    uint64_t armed_ns;        /* what `timer` was armed for; PAC_NEVER: not armed */
+    int fd;                   /* the executor's */
+    unsigned long thread_id;  /* of the thread that ran the loop last */
+    bool reading;             /* the loop watches the executor's descriptor */
+    bool soon;                /* the loop is about to call a turn */
+    bool held;                /* by itself */
+    bool early;               /* this turn is the loop's timer, come before its time */
 } BridgeObject;
 
 /* One leaf that is awaited under a loop, and what wakes the task that awaits it. */
@@ -57,6 +58,9 @@ pacpy_bridge_is_native(struct pacpy_state *st, PyObject *op)
 {
     return PyObject_TypeCheck(op, st->LoopBase_type) && !((LoopObject *)op)->compatible;
 }
+
+/* Free the spare wait, if any. The executor is closed. */
+void pacpy_bridge_free_spare(BridgeObject *b);
 
 /* The loop that runs on this thread as a new reference. NULL: none, or an exception is set. */
 PyObject *pacpy_bridge_running_loop(struct pacpy_state *st);

@@ -103,7 +103,13 @@ pacpy_bridge_visit_wait(struct pac_task *task, visitproc visit, void *arg)
 static struct pacpy_wait *
 wait_new(struct pac_executor *ex, BridgeObject *b, LoopObject *own_loop)
 {
-    struct pacpy_wait *w = PyMem_Calloc(1, sizeof *w);
+    struct pacpy_wait *w = b == NULL ? NULL : b->spare;
+    if (w != NULL) {
+        b->spare = NULL;
+        pac_list_push_back(&b->waits, &w->node);
+        return w;
+    }
+    w = PyMem_Calloc(1, sizeof *w);
     if (w == NULL) {
         PyErr_NoMemory();
         return NULL;
@@ -156,6 +162,38 @@ is_elsewhere(const struct pacpy_wait *w)
     return w->executor->running && w->own_loop != pacpy_running_loop;
 }
 
+/* Keep `w`, whose leaf does not know it any more, for the next one: false if it has to end. So a
+ * leaf that is ready at its first poll, as most are, costs no task.
+ *
+ * Wakers of the leaf before may still be about, and the task may even stand in the queue: then the
+ * next leaf is polled once in vain, which is allowed at any time. No wake is lost, since the next
+ * leaf's wakers are of the same task. */
+static bool
+wait_keep(struct pacpy_wait *w)
+{
+    BridgeObject *b = w->bridge;
+    if (b == NULL || b->own != NULL || b->spare != NULL || w->executor == NULL || is_elsewhere(w)) {
+        return false;
+    }
+    b->spare = w;
+    pac_list_remove(&w->node);
+    Py_CLEAR(w->asyncio_future);
+    return true;
+}
+
+void
+pacpy_bridge_free_spare(BridgeObject *b)
+{
+    struct pacpy_wait *w = b->spare;
+    b->spare = NULL;
+    if (w != NULL) {
+        PAC_ASSERT(w->executor == NULL);
+        struct pac_task *task = w->task;
+        PyMem_Free(w);
+        pac_task_unref(task);
+    }
+}
+
 /* Let go of `w`, whose leaf does not know it any more. */
 static void
 wait_end(struct pacpy_wait *w)
@@ -182,9 +220,9 @@ wait_end(struct pacpy_wait *w)
 
 /* ---- awaiting ------------------------------------------------------------------------------- */
 
-/* Poll `f` with the waker of its wait. 1 and *value, 0, -1. */
+/* Poll `f` under `loop` with the waker of its wait. 1 and *value, 0, -1. */
 static int
-poll_waiting(FutureObject *f, struct pac_executor *ex, PyObject **value)
+poll_waiting(FutureObject *f, PyObject *loop, struct pac_executor *ex, PyObject **value)
 {
     /* A reference, since the poll may end the wait. */
     struct pac_task *task = pac_task_ref(f->wait->task);
@@ -193,8 +231,7 @@ poll_waiting(FutureObject *f, struct pac_executor *ex, PyObject **value)
     struct pacpy_frame frame;
     int ready;
     struct pac_scheduler *before = pac_executor_enter(ex);
-    pacpy_frame_push_by_hand(f->st, &frame, &cx);
-    frame.driver = frame.current_task;
+    pacpy_frame_push_under_loop(f->st, &frame, &cx, loop);
     if (f->driver != NULL && frame.current_task != NULL && f->driver != frame.current_task) {
         PyErr_SetString(PyExc_RuntimeError, "this future is already being awaited by another task");
         ready = -1;
@@ -282,7 +319,7 @@ step(FutureObject *f, PyObject *loop, BridgeObject *b, struct pac_executor *ex)
             return NULL;
         }
     }
-    int ready = poll_waiting(f, ex, &value);
+    int ready = poll_waiting(f, loop, ex, &value);
     if (ready > 0) {
         return pacpy_return_from_await(f->st, value);
     }
@@ -344,7 +381,9 @@ pacpy_bridge_end_wait(FutureObject *f)
     PyObject *exc = PyErr_GetRaisedException();
     BridgeObject *b = (BridgeObject *)Py_XNewRef(w->bridge);
     bool elsewhere = w->executor != NULL && is_elsewhere(w);
-    wait_end(w);
+    if (!wait_keep(w)) {
+        wait_end(w);
+    }
     if (b != NULL) {
         PyObject *loop = NULL;
         if (!elsewhere) {

@@ -48,16 +48,33 @@ note_version(struct pacpy_state *st, struct pacpy_frame *frame)
 #endif
 }
 
-void
-pacpy_frame_push_by_hand(struct pacpy_state *st, struct pacpy_frame *frame, struct pac_context *cx)
+static void
+frame_init(struct pacpy_frame *frame, struct pac_context *cx)
 {
-    struct pacpy_frame *outer = pacpy_frame_top;
     frame->cx = cx;
-    frame->outer = outer;
+    frame->outer = pacpy_frame_top;
     frame->driver = NULL;
     frame->by_hand = true;
     frame->loop = NULL;
     frame->current_task = NULL;
+}
+
+void
+pacpy_frame_push_under_loop(struct pacpy_state *st, struct pacpy_frame *frame,
+                            struct pac_context *cx, PyObject *loop)
+{
+    frame_init(frame, cx);
+    frame->loop = loop;
+    frame->current_task = frame->driver = current_task_of(st, loop);
+    note_version(st, frame);
+    pacpy_frame_top = frame;
+}
+
+void
+pacpy_frame_push_by_hand(struct pacpy_state *st, struct pacpy_frame *frame, struct pac_context *cx)
+{
+    struct pacpy_frame *outer = pacpy_frame_top;
+    frame_init(frame, cx);
     if (outer != NULL && pacpy_frame_current(st) == outer) {
         /* Within a poll of ours, whose findings hold. */
         frame->loop = outer->loop;

@@ -29,6 +29,10 @@ extern PAC_THREAD_LOCAL struct pacpy_frame *pacpy_frame_top;
 void pacpy_frame_push_by_hand(struct pacpy_state *st, struct pacpy_frame *frame,
                               struct pac_context *cx);
 
+/* The poll of a leaf for the current task of `loop`, which runs on this thread. */
+void pacpy_frame_push_under_loop(struct pacpy_state *st, struct pacpy_frame *frame,
+                                 struct pac_context *cx, PyObject *loop);
+
 static inline void
 pacpy_frame_pop(struct pacpy_frame *frame)
 {

@@ -368,12 +368,33 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->last_bridge);
     Py_VISIT(st->bridges);
     Py_VISIT(st->polled_once);
+#define X(name, kind)                                      \
+    for (int i = 0; i < st->name##_free.warm_count; i++) { \
+        Py_VISIT(st->name##_free.warm[i]);                 \
+    }
+    PACPY_FREELISTS(X)
+#undef X
     return 0;
+}
+
+/* What is let go of here stands in the list again unless it is said to be full. */
+static void
+freelist_cool(struct pacpy_freelist *list)
+{
+    int count = list->warm_count;
+    list->warm_count = PACPY_FREELIST_WARM;
+    for (int i = 0; i < count; i++) {
+        Py_CLEAR(list->warm[i]);
+    }
+    list->warm_count = 0;
 }
 
 static void
 clear_freelists(struct pacpy_state *st)
 {
+#define X(name, kind) freelist_cool(&st->name##_free);
+    PACPY_FREELISTS(X)
+#undef X
 #define X(name, kind) freelist_shrink(&st->name##_free, st->kind##_type, PACPY_FREELIST_MAX);
     PACPY_FREELISTS(X)
 #undef X

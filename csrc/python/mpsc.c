@@ -148,20 +148,29 @@ Send_dealloc(PyObject *op)
     SendObject *self = (SendObject *)op;
     struct pacpy_state *st = self->future.st;
     SenderObject *sender = self->sender;
-    PyObject_GC_UnTrack(op);
-    if (PAC_UNLIKELY(self->send.waiter.armed || self->future.wait != NULL)) {
-        pacpy_future_fini(&self->future); /* else it stands nowhere */
+    bool stands_somewhere = self->send.waiter.armed || self->future.wait != NULL;
+    if (PAC_UNLIKELY(stands_somewhere)) {
+        PyObject_GC_UnTrack(op);
+        pacpy_future_fini(&self->future);
     }
     PyObject *value = self->send.state == PAC_MPSC_SENT ? NULL : self->send.value;
-    pacpy_freelist_free(&st->send_free, st->Send_type, op);
+    self->send.state = PAC_MPSC_SENT;
+    self->sender = NULL;
+    self->future.state = PACPY_DROPPED;
+    if (stands_somewhere || !pacpy_freelist_keep_warm(&st->send_free, op)) {
+        PyObject_GC_UnTrack(op);
+        pacpy_freelist_free(&st->send_free, st->Send_type, op);
+    }
     Py_XDECREF(value);
-    Py_DECREF(sender);
+    Py_XDECREF(sender); /* NULL: it has stood warm */
 }
 
 static PyObject *
 Send_sent(PyObject *op, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(pac_mpsc_send_was_sent(&((SendObject *)op)->send));
+    SendObject *self = (SendObject *)op;
+    /* A warm one has no sender. */
+    return PyBool_FromLong(self->sender == NULL || pac_mpsc_send_was_sent(&self->send));
 }
 
 static PyGetSetDef Send_getset[] = {
@@ -299,13 +308,19 @@ recv_new(PyObject *op, const struct pacpy_future_vtable *vtable, size_t limit)
 {
     ReceiverObject *receiver = (ReceiverObject *)op;
     struct pacpy_state *st = receiver->st;
-    RecvObject *self = (RecvObject *)pacpy_freelist_alloc(&st->recv_free, st->Recv_type);
+    RecvObject *self = (RecvObject *)pacpy_freelist_take_warm(&st->recv_free);
+    bool is_tracked = self != NULL;
+    if (!is_tracked) {
+        self = (RecvObject *)pacpy_freelist_alloc(&st->recv_free, st->Recv_type);
+    }
     if (self != NULL) {
         pacpy_future_init(&self->future, st, vtable);
         pac_mpsc_recv_init(&self->recv, &receiver->channel->core, &self->value, 1);
         self->limit = limit;
         self->receiver = (ReceiverObject *)Py_NewRef(op);
-        PyObject_GC_Track(self);
+        if (!is_tracked) {
+            PyObject_GC_Track(self);
+        }
     }
     return (PyObject *)self;
 }
@@ -325,12 +340,18 @@ Recv_dealloc(PyObject *op)
     RecvObject *self = (RecvObject *)op;
     struct pacpy_state *st = self->future.st;
     ReceiverObject *receiver = self->receiver;
-    PyObject_GC_UnTrack(op);
-    if (PAC_UNLIKELY(self->recv.waiter.armed || self->future.wait != NULL)) {
-        pacpy_future_fini(&self->future); /* else it stands nowhere */
+    bool stands_somewhere = self->recv.waiter.armed || self->future.wait != NULL;
+    if (PAC_UNLIKELY(stands_somewhere)) {
+        PyObject_GC_UnTrack(op);
+        pacpy_future_fini(&self->future);
     }
-    pacpy_freelist_free(&st->recv_free, st->Recv_type, op);
-    Py_DECREF(receiver);
+    self->receiver = NULL;
+    self->future.state = PACPY_DROPPED;
+    if (stands_somewhere || !pacpy_freelist_keep_warm(&st->recv_free, op)) {
+        PyObject_GC_UnTrack(op);
+        pacpy_freelist_free(&st->recv_free, st->Recv_type, op);
+    }
+    Py_XDECREF(receiver); /* NULL: it has stood warm */
 }
 
 PyDoc_STRVAR(Recv_doc,
@@ -435,12 +456,18 @@ Sender_send(PyObject *op, PyObject *value)
 {
     SenderObject *sender = (SenderObject *)op;
     struct pacpy_state *st = sender->st;
-    SendObject *self = (SendObject *)pacpy_freelist_alloc(&st->send_free, st->Send_type);
+    SendObject *self = (SendObject *)pacpy_freelist_take_warm(&st->send_free);
+    bool is_tracked = self != NULL;
+    if (!is_tracked) {
+        self = (SendObject *)pacpy_freelist_alloc(&st->send_free, st->Send_type);
+    }
     if (self != NULL) {
         pacpy_future_init(&self->future, st, &send_vtable);
         pac_mpsc_send_init(&self->send, sender->core, Py_NewRef(value));
         self->sender = (SenderObject *)Py_NewRef(op);
-        PyObject_GC_Track(self);
+        if (!is_tracked) {
+            PyObject_GC_Track(self);
+        }
     }
     return (PyObject *)self;
 }

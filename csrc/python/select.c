@@ -27,8 +27,16 @@ select_look(BranchesObject *self, struct pac_context *cx, PyObject **value)
     self->first = ex == NULL ? 0 : (Py_ssize_t)pac_executor_pick(ex, (size_t)self->count);
     int ready = pacpy_select_look(self, cx, &result, &winner);
     if (ready > 0) {
-        *value = Py_BuildValue("nN", winner, result);
-        return *value == NULL ? -1 : 1;
+        PyObject *index = PyLong_FromSsize_t(winner);
+        *value = index == NULL ? NULL : PyTuple_New(2);
+        if (*value == NULL) {
+            Py_XDECREF(index);
+            Py_DECREF(result);
+            return -1;
+        }
+        PyTuple_SET_ITEM(*value, 0, index);
+        PyTuple_SET_ITEM(*value, 1, result);
+        return 1;
     }
     return ready;
 }

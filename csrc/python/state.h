@@ -128,12 +128,18 @@
     X(set_result)        /* asyncio.futures._set_result_unless_cancelled */         \
     X(support)           /* our own module pyasync_c._support: what C calls in Python */
 
+enum { PACPY_FREELIST_WARM = 4 };
+
 /* A free list of Python objects of one type: linked through ob_type's place, so not tracked and
- * with no type reference while they stand in it. */
+ * with no type reference while they stand in it. A few of it may be kept warm instead: as they are,
+ * with their type, tracked, the list holding the one reference. Taking such a one costs a few
+ * instructions, for futures that live no longer than one await. */
 struct pacpy_freelist {
     PyObject *first;
     int length;
     int unused; /* the shortest that it has been since it was trimmed last */
+    int warm_count;
+    PyObject *warm[PACPY_FREELIST_WARM];
 };
 
 /* Which there are, and of what type. */
@@ -144,6 +150,7 @@ struct pacpy_freelist {
     X(oneshot_await, OneshotAwait)   \
     X(send, Send)                    \
     X(recv, Recv)                    \
+    X(select, Select)                \
     X(broadcast_recv, BroadcastRecv) \
     X(acquire, Acquire)              \
     X(acquire_permit, AcquirePermit) \
@@ -261,6 +268,37 @@ PyObject *pacpy_freelist_alloc(struct pacpy_freelist *list, PyTypeObject *type);
 /* In a destructor, all references of `op` given up and `op` untracked: keep it, or free it. Gives
  * up the reference to its type. Objects of a subclass are freed. */
 void pacpy_freelist_free(struct pacpy_freelist *list, PyTypeObject *exact, PyObject *op);
+
+/* A warm object: tracked, with one reference, its fields as they were left; NULL if there is none. */
+static inline PyObject *
+pacpy_freelist_take_warm(struct pacpy_freelist *list)
+{
+    while (list->warm_count > 0) {
+        PyObject *op = list->warm[--list->warm_count];
+        if (PAC_LIKELY(Py_REFCNT(op) == 1)) {
+            return op;
+        }
+        Py_DECREF(op); /* somebody has found it through the collector's list */
+    }
+    return NULL;
+}
+
+/* In a destructor, first thing: keep `op`, still tracked, warm. It must be such that everything
+ * that Python can do to it is harmless, and refer to nothing but its type. False if it is not kept.
+ * What the collector is about to clear is not: it would find it in use. (The collector marks those
+ * whose type has a finaliser, as all Futures have.) */
+static inline bool
+pacpy_freelist_keep_warm(struct pacpy_freelist *list, PyObject *op)
+{
+#if !defined(PAC_NO_FREELIST) && !defined(Py_GIL_DISABLED) && !defined(Py_REF_DEBUG)
+    if (list->warm_count < PACPY_FREELIST_WARM && !PyObject_GC_IsFinalized(op)) {
+        Py_SET_REFCNT(op, 1);
+        list->warm[list->warm_count++] = op;
+        return true;
+    }
+#endif
+    return false;
+}
 
 /* Give back to the allocator what stood unused in the free lists for the last second; nothing if
  * that was done within it. For when there is nothing else to do. */

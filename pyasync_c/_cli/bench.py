@@ -36,7 +36,7 @@ def add_command(commands: Any) -> None:
         "--shapes",
         type=names,
         metavar="A,B",
-        help="what to measure: shapes, or the groups tasks and echo (default: everything)",
+        help="what to measure: shapes, or the groups tasks, tools and echo (default: everything)",
     )
     add("--frameworks", type=names, metavar="A,B", help="on whom (default: all installed ones)")
     add("--quick", action="store_true", help="one short round: does it work?")
