@@ -54,6 +54,10 @@ model-deep:  ## the same, further; for hours
 mutants:  ## plant known mistakes in the core, and see that tests notice each
 	$(PYTHON) tests/run_mutants.py
 
+.PHONY: programs
+programs:  ## 10 000 random programs against a model in plain Python, for each tool
+	$(BUILT) python tests/run_programs.py
+
 .PHONY: stress
 stress:  ## ten million wakes from other threads, none of them lost
 	$(PYTHON) tests/run_core.py --mode release --verbose --argument 10000000 stress_wakes

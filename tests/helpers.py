@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -160,6 +161,11 @@ def unraisable():
         sys.unraisablehook = before
 
 
+def _heed_interrupts():
+    """What a shell starts in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def python(program, *args, timeout=100):
     """Run a program in an interpreter of its own, with this one's path; what it printed."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -169,6 +175,7 @@ def python(program, *args, timeout=100):
         capture_output=True,
         text=True,
         timeout=timeout,
+        preexec_fn=_heed_interrupts,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout

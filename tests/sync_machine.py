@@ -1,16 +1,13 @@
 """What the tests of the synchronisation tools share: futures that are polled by hand."""
 
-from helpers import CountingWaker, Worker
-from hypothesis import HealthCheck, settings
+from concurrent.futures import ThreadPoolExecutor
+
+from helpers import CountingWaker
 
 from pyasync_c import PENDING
 
-SETTINGS = settings(
-    max_examples=120,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+# One for all calls: starting a thread for each takes most of a program's time.
+OTHER_THREAD = ThreadPoolExecutor(1)
 
 
 class Polled:
@@ -48,4 +45,4 @@ def polled(futures):
 
 def call(f, *args, in_a_thread=False):
     """f(*args), in another thread or in this one."""
-    return Worker(f, *args).result() if in_a_thread else f(*args)
+    return OTHER_THREAD.submit(f, *args).result(60) if in_a_thread else f(*args)

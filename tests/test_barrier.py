@@ -10,7 +10,7 @@ import pytest
 from helpers import Worker, every_loop, turns
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from sync_machine import SETTINGS, Polled, call, polled
+from sync_machine import Polled, call, polled
 
 import pyasync_c
 from pyasync_c import PENDING, Barrier
@@ -285,5 +285,4 @@ class BarrierMachine(RuleBasedStateMachine):
         assert self.barrier.n_waiting == len(self.arrived)
 
 
-BarrierMachine.TestCase.settings = SETTINGS
 TestBarrierAgainstModel = BarrierMachine.TestCase

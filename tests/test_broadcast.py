@@ -8,8 +8,9 @@ import time
 import weakref
 
 import pytest
+import sync_machine
 from helpers import Polled, Worker, collect, drain, every_loop, run_asyncio, turns
-from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from pyasync_c import PENDING, ChannelClosed, ChannelEmpty, Lagged, broadcast
@@ -400,10 +401,10 @@ class BroadcastMachine(RuleBasedStateMachine):
     def send(self, by_thread):
         value = len(self.sent)
 
-        def call():
+        def do():
             return self.outcome(lambda: self.tx.send(value))
 
-        got = Worker(call).result() if by_thread else call()
+        got = sync_machine.call(do, in_a_thread=by_thread)
         if self.at and self.open:
             assert got == len(self.at)
             self.sent.append(value)
@@ -415,11 +416,11 @@ class BroadcastMachine(RuleBasedStateMachine):
         if rx is None:
             return
 
-        def call():
+        def do():
             return self.outcome(rx.try_recv)
 
         expected, at = self.expected(rx)
-        assert (Worker(call).result() if by_thread else call()) == expected
+        assert sync_machine.call(do, in_a_thread=by_thread) == expected
         self.at[rx] = at
 
     @rule(rx=receivers, cancel=st.booleans())
@@ -457,7 +458,4 @@ class BroadcastMachine(RuleBasedStateMachine):
         assert f"receivers={len(self.at)} " in repr(self.tx)
 
 
-BroadcastMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, suppress_health_check=list(HealthCheck)
-)
 TestBroadcastAgainstModel = BroadcastMachine.TestCase

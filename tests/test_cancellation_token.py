@@ -8,8 +8,9 @@ import warnings
 import weakref
 
 import pytest
+import sync_machine
 from helpers import CountingWaker, Manual, Worker, collect, every_loop, python, turns
-from hypothesis import settings, strategies as st
+from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from test_join import LONG, Boom, Work, awaits, reports, until
 
@@ -118,10 +119,7 @@ class Tree(RuleBasedStateMachine):
         token = self.table[number][0]
         if token is None:
             return
-        if by_thread:
-            Worker(token.cancel).result()
-        else:
-            token.cancel()
+        sync_machine.call(token.cancel, in_a_thread=by_thread)
         self.table[number][2] = True
         for entry in self.table.values():  # parents are older, and so come first
             if entry[1] is not None and self.table[entry[1]][2]:
@@ -159,7 +157,6 @@ class Tree(RuleBasedStateMachine):
 
 
 TestTree = Tree.TestCase
-TestTree.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 def test_threads_cancel_while_children_are_made_and_dropped():

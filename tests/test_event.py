@@ -10,7 +10,7 @@ import pytest
 from helpers import CountingWaker, Worker, every_loop, turns
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from sync_machine import SETTINGS, Polled, call, polled
+from sync_machine import Polled, call, polled
 
 import pyasync_c
 from pyasync_c import PENDING, Event
@@ -264,5 +264,4 @@ class EventMachine(RuleBasedStateMachine):
         assert self.event.is_set() is self.flag
 
 
-EventMachine.TestCase.settings = SETTINGS
 TestEventAgainstModel = EventMachine.TestCase

@@ -8,7 +8,17 @@ import warnings
 import weakref
 
 import pytest
-from helpers import CountingWaker, Manual, collect, every_loop, turns, unraisable
+from helpers import (
+    FOREIGN_RUNNERS,
+    OUR_RUNTIME,
+    CountingWaker,
+    Manual,
+    collect,
+    every_loop,
+    turns,
+    unraisable,
+)
+from hypothesis import given, strategies as st
 
 import pyasync_c
 from pyasync_c import PENDING, join, pending, ready, sleep
@@ -750,3 +760,309 @@ def test_eager_children(new_loop):
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main())
+
+
+# ── against a model ──────────────────────────────────────────────────────────────────────────
+
+
+class Leaf(Manual):
+    """A Future of ours that is made ready, or to fail, by the test."""
+
+    error = None
+
+    def poll(self, cx):
+        value = super().poll(cx)
+        if self.error is not None:
+            raise self.error
+        return value
+
+
+class ModelLeaf:
+    def __init__(self):
+        self.ours, self.outcome = Leaf(), PENDING
+        self.polls = self.drops = 0
+        self.waits = False
+
+    def poll(self):
+        self.polls += 1
+        self.waits = self.outcome is PENDING
+        return self.outcome
+
+    def let_go(self):
+        self.drops += self.waits
+        self.waits = False
+
+    def leaves(self):
+        return [self]
+
+    def joins(self):
+        return []
+
+
+class ModelJoin:
+    """join as documented: in order, the first error wins, what is let go of stays usable."""
+
+    def __init__(self, members):
+        self.members = members
+        self.ours = join(*(one.ours for one in members))
+        self.results = [PENDING] * len(members)
+        self.phase = "new"
+
+    def poll(self):
+        if self.phase in ("over", "dropped"):
+            return self.phase
+        self.phase = "running"
+        for i, member in enumerate(self.members):
+            if self.results[i] is PENDING:
+                self.results[i] = member.poll()
+                if isinstance(self.results[i], Boom):
+                    self.end("over")
+                    return self.results[i]
+        if PENDING in self.results:
+            return PENDING
+        self.phase = "over"
+        return tuple(self.results)
+
+    def end(self, phase):
+        self.phase = phase
+        for member in self.members:
+            member.let_go()
+
+    def let_go(self):
+        """By the join that it is in: it stays as it is for whoever else refers to it."""
+
+    def cancel(self):
+        if self.phase == "running":
+            as_it_was = all(result is PENDING for result in self.results)
+            self.end("new" if as_it_was else "dropped")
+
+    def leaves(self):
+        return [leaf for member in self.members for leaf in member.leaves()]
+
+    def joins(self):
+        return [self] + [inner for member in self.members for inner in member.joins()]
+
+
+TREES = st.recursive(
+    st.none(), lambda trees: st.lists(trees, min_size=1, max_size=4), max_leaves=8
+).map(lambda tree: [None] if tree is None else tree)
+BY_HAND = st.lists(
+    st.tuples(
+        st.sampled_from(["set", "set", "fail", "poll", "poll", "poll", "cancel", "drop", "inner"]),
+        st.integers(0, 7),
+    ),
+    max_size=30,
+)
+
+
+@given(tree=TREES, actions=BY_HAND)
+def test_polled_by_hand_as_a_plain_model(tree, actions):
+    """Futures in place, nested: which are polled and let go of, and what comes out."""
+
+    def build(shape):
+        return ModelLeaf() if shape is None else ModelJoin([build(one) for one in shape])
+
+    def poll(one, counter):
+        try:
+            return one.ours.poll(counter.context)
+        except Boom as error:
+            return error
+        except RuntimeError as error:
+            return "dropped" if "dropped" in str(error) else "over"
+
+    root = build(tree)
+    leaves, joins, counters = root.leaves(), root.joins(), [CountingWaker(), CountingWaker()]
+    for what, which in actions:
+        leaf, counter = leaves[which % len(leaves)], counters[which % 2]
+        if what in ("set", "fail") and leaf.outcome is PENDING:
+            leaf.outcome = f"value {which}" if what == "set" else Boom()
+            before = [one.count for one in counters]
+            leaf.ours.error = None if what == "set" else leaf.outcome
+            leaf.ours.set(leaf.outcome)
+            woken = sum(one.count for one in counters) - sum(before)
+            assert woken == (leaf.ours.waker is not None)
+        elif what == "poll":
+            assert poll(root, counter) == root.poll()
+        elif what == "cancel":
+            if root.phase not in ("over", "dropped"):
+                with pytest.raises(asyncio.CancelledError):
+                    root.ours.__await__().throw(asyncio.CancelledError())
+                root.cancel()
+        elif what == "drop":
+            if root.phase not in ("over", "dropped"):
+                root.ours.drop()
+                root.end("dropped")
+        elif what == "inner" and root.phase in ("over", "dropped"):
+            inner = joins[which % len(joins)]
+            holders = [one for one in joins if inner in one.members]
+            if all(one.phase in ("over", "dropped") for one in holders):
+                assert poll(inner, counter) == inner.poll()
+        assert [(one.ours.polls, one.ours.drops) for one in leaves] == [
+            (one.polls, one.drops) for one in leaves
+        ]
+
+
+KINDS = ["manual", "given", "child", "child", "stubborn"]
+# Who takes its time to clean up keeps an inner join from giving its error to the outer one: only in
+# a single join is it plain who is cancelled when.
+CHILDREN = st.one_of(
+    st.lists(st.sampled_from([*KINDS, "slow"]), min_size=1, max_size=5),
+    st.recursive(
+        st.sampled_from(KINDS), lambda trees: st.lists(trees, min_size=1, max_size=4), max_leaves=7
+    ).map(lambda tree: [tree] if isinstance(tree, str) else tree),
+)
+CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(["return", "return", "return", "raise", "stop", "cancel", "clean"]),
+        st.integers(0, 6),
+        st.booleans(),
+    ),
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize("run", [OUR_RUNTIME, FOREIGN_RUNNERS[0]])
+@given(tree=CHILDREN, changes=CHANGES)
+def test_as_a_plain_model(run, tree, changes):
+    """Children, futures in place and given ones, nested: who is cancelled, and what comes out."""
+    gates = []
+
+    async def main():
+        loop, seen = asyncio.get_running_loop(), reports()
+        kinds, futures, ended = [], [], {}
+        gates.clear()
+
+        async def child(key):
+            try:
+                ended[key] = await futures[key]
+            except asyncio.CancelledError:
+                ended[key] = "cancelled"
+                if kinds[key] == "stubborn":
+                    return "ignored"
+                if kinds[key] == "slow":
+                    ended[key] = "cleaning"
+                    try:
+                        await gates[key]
+                        raise Boom(key)  # with the outcome known, for the exception handler
+                    finally:
+                        ended[key] = "cancelled"
+                raise
+            except Boom as error:
+                ended[key] = error
+                raise
+            return ended[key]
+
+        def build(shape):
+            if isinstance(shape, list):
+                return join(*map(build, shape))
+            key = len(kinds)
+            kinds.append(shape)
+            gates.append(loop.create_future())
+            futures.append(Leaf() if shape == "manual" else loop.create_future())
+            return futures[key] if shape in ("manual", "given") else child(key)
+
+        def values(shape, keys):
+            if isinstance(shape, list):
+                return tuple(values(one, keys) for one in shape)
+            return results[next(keys)]
+
+        task = asyncio.ensure_future(awaits(build(tree)))
+        await turns()
+        everything, children = range(len(kinds)), ("child", "slow", "stubborn")
+        results, outcome, cleaning, expected_reports = {}, None, set(), 0
+        expected_ends = {}
+
+        def ends_with(what):
+            nonlocal outcome, expected_reports
+            if outcome is None:
+                for key in everything:
+                    if key not in results and kinds[key] == "slow":
+                        cleaning.add(key)
+                    if key not in results and kinds[key] in children:
+                        expected_ends[key] = "cleaning" if key in cleaning else "cancelled"
+            elif what == "cancelled":
+                expected_reports += isinstance(outcome, Boom)  # the error that cancelling hides
+                for key in cleaning:
+                    expected_ends[key] = "cancelled"
+                cleaning.clear()
+            outcome = what
+
+        for what, which, settles in changes:
+            key, over = which % len(kinds), outcome is not None and not cleaning
+            future = futures[key]
+            if what in ("return", "raise", "stop") and outcome is None and key not in results:
+                manual = kinds[key] == "manual"
+                if what == "return":
+                    results[key] = f"value {key}"
+                    future.set(results[key]) if manual else future.set_result(results[key])
+                    if kinds[key] in children:
+                        expected_ends[key] = results[key]
+                    if len(results) == len(kinds):
+                        outcome = values(tree, iter(everything))
+                    elif not settles:
+                        continue
+                elif what == "raise":
+                    error = results[key] = Boom(key)
+                    if manual:
+                        future.error = error
+                        future.set(error)
+                    else:
+                        future.set_exception(error)
+                    if kinds[key] in children:
+                        expected_ends[key] = error
+                    ends_with(error)
+                elif kinds[key] in ("child", "given"):
+                    results[key] = "cancelled"
+                    future.cancel()
+                    if kinds[key] == "child":
+                        expected_ends[key] = "cancelled"
+                    ends_with("cancelled")
+            elif what == "cancel" and not over:
+                await turns(20)  # what was set before comes first
+                assert task.cancel()
+                ends_with("cancelled")
+            elif what == "clean" and key in cleaning:
+                cleaning.remove(key)
+                gates[key].set_result(None)
+                expected_ends[key] = "cancelled"
+                expected_reports += 1
+            await turns(20)
+            assert ended == expected_ends
+            assert task.done() == (outcome is not None and not cleaning)
+            assert cleaning or len(seen) == expected_reports  # they come once all have ended
+        if outcome is None:
+            await turns(20)
+            assert not task.done()
+            task.cancel()
+            ends_with("cancelled")
+            await turns(20)
+        for key in sorted(cleaning):
+            assert not task.done()
+            gates[key].set_result(None)
+            expected_reports += 1
+            expected_ends[key] = "cancelled"
+            await turns(20)
+        if outcome == "cancelled":
+            assert task.cancelled()
+        elif isinstance(outcome, Boom):
+            assert task.exception() is outcome
+        else:
+            assert task.result() == outcome
+        assert ended == expected_ends
+        assert len(seen) == expected_reports
+        task = None  # its error refers to the join, which would stay as it is for another await
+        for key in everything:  # what was given, or polled in place, is usable
+            if key not in results and kinds[key] == "given":
+                assert not futures[key].done()
+            elif key not in results and kinds[key] == "manual":
+                futures[key].set("later")
+                assert await futures[key] == "later"
+
+    async def main_without_hanging():
+        try:
+            await main()
+        finally:
+            for gate in gates:  # a child that cleans up would outlast a failure
+                gate.cancel()
+
+    run(main_without_hanging())

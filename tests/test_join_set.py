@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 from helpers import collect, every_loop, python, run_asyncio, turns
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from test_join import LONG, Boom, Work, awaits, reports, until
 
 import pyasync_c
@@ -404,7 +404,6 @@ ACTIONS = st.lists(
 
 
 @pytest.mark.parametrize("run", [pyasync_c.run, run_asyncio])
-@settings(deadline=None, max_examples=150)
 @given(actions=ACTIONS, limit=st.sampled_from([None, 1, 2, 3]))
 def test_as_a_plain_model(run, actions, limit):
     """No task is lost or comes twice, the order is that of ending, and the limit holds."""

@@ -9,7 +9,7 @@ import pytest
 from helpers import Worker, every_loop, turns
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from sync_machine import SETTINGS, Polled, call, polled
+from sync_machine import Polled, call, polled
 
 import pyasync_c
 from pyasync_c import PENDING, Lock
@@ -391,5 +391,4 @@ class LockMachine(RuleBasedStateMachine):
         assert repr(self.lock) == f"<Lock {expected}>"
 
 
-LockMachine.TestCase.settings = SETTINGS
 TestLockAgainstModel = LockMachine.TestCase

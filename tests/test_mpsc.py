@@ -7,8 +7,9 @@ import time
 import weakref
 
 import pytest
+import sync_machine
 from helpers import Polled, Worker, collect, drain, every_loop, run_asyncio, turns
-from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 import pyasync_c
@@ -759,6 +760,7 @@ class Model:
         self.leave(name)
         if share == 0:
             return ChannelClosed
+        limit = min(limit, len(self.values))  # what is there now: not those whom it lets in
         got = [self.take()]
         while len(got) < limit and len(self.values) > len(self.woken):
             got.append(self.take())
@@ -799,10 +801,10 @@ class ChannelMachine(RuleBasedStateMachine):
             return
         tx, value = data.draw(st.sampled_from(self.clones)), self.next()
 
-        def call():
+        def do():
             return outcome(lambda: tx.try_send(value))
 
-        got = Worker(call).result() if by_thread else call()
+        got = sync_machine.call(do, in_a_thread=by_thread)
         assert got == self.model.try_send(value)
 
     @rule(target=sends)
@@ -884,10 +886,10 @@ class ChannelMachine(RuleBasedStateMachine):
 
     @rule(by_thread=st.booleans())
     def try_recv(self, by_thread):
-        def call():
+        def do():
             return outcome(self.rx.try_recv)
 
-        got = Worker(call).result() if by_thread else call()
+        got = sync_machine.call(do, in_a_thread=by_thread)
         assert got == self.model.try_recv()
 
     @rule()
@@ -914,7 +916,4 @@ class ChannelMachine(RuleBasedStateMachine):
         assert repr(self.rx) == f"<Receiver {closed}queued={len(self.model.values)} capacity=2>"
 
 
-ChannelMachine.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=40, suppress_health_check=list(HealthCheck)
-)
 TestChannelAgainstModel = ChannelMachine.TestCase

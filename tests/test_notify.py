@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 from helpers import CountingWaker, Worker, every_loop, turns
-from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 import pyasync_c
@@ -762,7 +762,4 @@ class NotifyMachine(RuleBasedStateMachine):
         assert repr(self.notify) == f"<Notify waiters={len(self.model.line)} permit={permit}>"
 
 
-NotifyMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, suppress_health_check=list(HealthCheck)
-)
 TestNotifyAgainstModel = NotifyMachine.TestCase

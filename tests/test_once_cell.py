@@ -9,7 +9,7 @@ import pytest
 from helpers import CountingWaker, Manual, Worker, every_loop, turns, unraisable
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from sync_machine import SETTINGS, Polled, call
+from sync_machine import Polled, call
 
 import pyasync_c
 from pyasync_c import PENDING, OnceCell
@@ -596,5 +596,21 @@ class OnceCellMachine(RuleBasedStateMachine):
         assert repr(self.cell) == f"<OnceCell {state}>"
 
 
-OnceCellMachine.TestCase.settings = SETTINGS
 TestOnceCellAgainstModel = OnceCellMachine.TestCase
+
+
+@every_loop
+def test_branches_of_one_join_wait_for_one_another(run):
+    calls = []
+
+    async def initialise():
+        calls.append(1)
+        await pyasync_c.sleep(0.001)
+        return "value"
+
+    async def main():
+        cell = pyasync_c.OnceCell()
+        return await pyasync_c.join(*(cell.get_or_init(initialise) for _ in range(3)))
+
+    assert run(main()) == ("value",) * 3
+    assert calls == [1]

@@ -9,8 +9,9 @@ import time
 import weakref
 
 import pytest
+import sync_machine
 from helpers import Polled, Worker, collect, every_loop, python, run_asyncio, turns
-from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import pyasync_c
@@ -436,15 +437,17 @@ class OneshotMachine(RuleBasedStateMachine):
         def send():
             self.tx.send(value)
 
-        call = (lambda: Worker(send).result()) if by_thread else send
+        def send_it():
+            sync_machine.call(send, in_a_thread=by_thread)
+
         if self.value is not None:
             with pytest.raises(RuntimeError):
-                call()
+                send_it()
         elif self.closed:
             with pytest.raises(ChannelClosed):
-                call()
+                send_it()
         else:
-            call()
+            send_it()
             self.value = (value,)
 
     @precondition(lambda self: self.tx is not None)
@@ -481,7 +484,4 @@ class OneshotMachine(RuleBasedStateMachine):
             self.rx.__await__().throw(asyncio.CancelledError())
 
 
-OneshotMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=20, suppress_health_check=list(HealthCheck)
-)
 TestOneshotAgainstModel = OneshotMachine.TestCase

@@ -9,7 +9,7 @@ import pytest
 from helpers import Worker, every_loop, turns
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from sync_machine import SETTINGS, Polled, call, polled
+from sync_machine import Polled, call, polled
 
 import pyasync_c
 from pyasync_c import PENDING, Permit, RwLock
@@ -369,5 +369,4 @@ class RwLockMachine(RuleBasedStateMachine):
         assert repr(self.rw) == f"<RwLock {expected}>"
 
 
-RwLockMachine.TestCase.settings = SETTINGS
 TestRwLockAgainstModel = RwLockMachine.TestCase

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 from helpers import CountingWaker, Manual, Worker, collect, every_loop, turns
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from test_join import LONG, Boom, Work, awaits, reports, until
 
 import pyasync_c
@@ -468,7 +468,6 @@ def test_by_hand_without_a_loop():
         either.poll(counter.context)
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_as_a_plain_model(data):
     """Any number of selects among the same futures, set in any order, polled at any time."""

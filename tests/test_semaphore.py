@@ -10,7 +10,7 @@ import pytest
 from helpers import CountingWaker, Worker, every_loop, turns
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from sync_machine import SETTINGS, Polled, call, polled
+from sync_machine import Polled, call, polled
 
 import pyasync_c
 from pyasync_c import PENDING, Permit, Semaphore, SemaphoreClosed
@@ -685,5 +685,4 @@ class SemaphoreMachine(RuleBasedStateMachine):
         )
 
 
-SemaphoreMachine.TestCase.settings = SETTINGS
 TestSemaphoreAgainstModel = SemaphoreMachine.TestCase

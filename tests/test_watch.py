@@ -7,8 +7,9 @@ import time
 import weakref
 
 import pytest
+import sync_machine
 from helpers import Polled, Worker, collect, every_loop, run_asyncio, turns
-from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 
 import pyasync_c
@@ -374,13 +375,15 @@ class WatchMachine(RuleBasedStateMachine):
         def send():
             self.tx.send(self.version + 1)
 
-        call = (lambda: Worker(send).result()) if by_thread else send
+        def send_it():
+            sync_machine.call(send, in_a_thread=by_thread)
+
         if self.seen and self.open:
-            call()
+            send_it()
             self.version += 1
         else:
             with pytest.raises(ChannelClosed):
-                call()
+                send_it()
         assert self.tx.value == self.version
 
     @rule(rx=receivers, cancel=st.booleans())
@@ -433,7 +436,4 @@ class WatchMachine(RuleBasedStateMachine):
             self.open = False
 
 
-WatchMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, suppress_health_check=list(HealthCheck)
-)
 TestWatchAgainstModel = WatchMachine.TestCase

@@ -21,6 +21,7 @@ typedef struct {
     struct pac_once_cell cell;
     PyObject *value;             /* NULL: not set */
     struct pacpy_holder running; /* the task that initialises it */
+    FutureObject *initialiser;   /* borrowed: whose turn it is; NULL: nobody's */
     PyObject *weakrefs;
 } OnceCellObject;
 
@@ -43,6 +44,7 @@ turn_abandon(OnceInitObject *self)
     PyObject *exc = PyErr_GetRaisedException();
     Py_CLEAR(self->running);
     pacpy_holder_clear(&self->cell->running);
+    self->cell->initialiser = NULL;
     pac_once_cell_abandon(&self->cell->cell);
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
@@ -54,6 +56,7 @@ cell_complete(OnceCellObject *cell, PyObject *value)
 {
     cell->value = Py_NewRef(value);
     pacpy_holder_clear(&cell->running);
+    cell->initialiser = NULL;
     pac_once_cell_complete(&cell->cell);
 }
 
@@ -92,6 +95,7 @@ static int
 once_init_start(OnceInitObject *self)
 {
     pacpy_holder_set(&self->cell->running, self->future.st);
+    self->cell->initialiser = &self->future;
     PyObject *function = Py_NewRef(self->function);
     PyObject *awaitable = PyObject_CallNoArgs(function);
     Py_DECREF(function);
@@ -108,12 +112,20 @@ once_init_start(OnceInitObject *self)
     return 0;
 }
 
+/* Is this code part of the initialiser's own? A branch beside it in a join is not, though the task
+ * is the same. */
+static bool
+is_within_initialiser(OnceCellObject *cell)
+{
+    return cell->initialiser != NULL && cell->initialiser->polling &&
+           pacpy_holder_is_current(&cell->running, cell->st);
+}
+
 /* Until it is our turn: 1, or 2 if the value is there; 0; -1 and an exception. */
 static int
 once_init_poll_turn(OnceInitObject *self, struct pac_context *cx)
 {
-    if (self->turn.state == PAC_ACQUIRE_INIT &&
-        pacpy_holder_is_current(&self->cell->running, self->future.st)) {
+    if (self->turn.state == PAC_ACQUIRE_INIT && is_within_initialiser(self->cell)) {
         PyErr_SetString(PyExc_RuntimeError,
                         "this task initialises the cell: awaiting it would wait for itself");
         return -1;

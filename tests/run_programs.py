@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""Runs random programs against models in plain Python: 10 000 for each test that uses hypothesis.
+
+    python3 tests/run.py --run python tests/run_programs.py [PATH ...]
+
+Each test has a process of its own, and as many run at once as there are processors. A failing one
+prints the smallest program that shows the mistake. `tests/conftest.py` has the profile, `deep`;
+PAC_HYPOTHESIS=deep chooses it for any pytest.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTEST = [sys.executable, "-m", "pytest", "--quiet", "--no-header"]
+
+
+def pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PAC_HYPOTHESIS": "deep"}
+    return subprocess.run(
+        [*PYTEST, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+def run(test: str) -> bool:
+    begin = time.monotonic()
+    done = pytest("--override-ini=timeout=0", "--override-ini=faulthandler_timeout=0", test)
+    passed = done.returncode == 0
+    print(f"{'ok' if passed else 'FAILED':6} {time.monotonic() - begin:5.0f} s  {test}", flush=True)
+    if not passed:
+        print(done.stdout + done.stderr, flush=True)
+    return passed
+
+
+def main() -> int:
+    found = pytest("--collect-only", "-m", "hypothesis", *(sys.argv[1:] or ["tests"]))
+    tests = [line for line in found.stdout.splitlines() if "::" in line]
+    if found.returncode != 0 or not tests:
+        print(found.stdout + found.stderr)
+        return 1
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return 0 if all(list(pool.map(run, tests))) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
