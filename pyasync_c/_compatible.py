@@ -142,7 +142,14 @@ def check(loop: Any) -> None:
 class LoopType(type):
     """EventLoop's type: sees that somebody changes the scheduler of a class, as nest_asyncio."""
 
+    _keeps_scheduler = False
+
     def __setattr__(cls, name: str, value: Any) -> None:
+        if name in SCHEDULER and cls._keeps_scheduler:
+            raise RuntimeError(
+                f"{cls.__name__}.{name} cannot be replaced: a loop on a virtual clock keeps its "
+                "own scheduler"
+            )
         super().__setattr__(name, value)
         if name in SCHEDULER:
             from . import _support

@@ -27,6 +27,8 @@ _TASKS_MAX = 20
 class VirtualClockLoop(EventLoop):
     """An EventLoop on a virtual clock; made by new_event_loop(clock="virtual")."""
 
+    _keeps_scheduler = True  # to be refused before a change, not after
+
     def __init__(self) -> None:
         super().__init__()
         self._use_virtual_clock()

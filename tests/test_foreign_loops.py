@@ -19,6 +19,7 @@ from helpers import (
     collect,
     foreign_loop,
     open_fds,
+    python,
     run_asyncio,
     run_uvloop,
     turns,
@@ -1203,3 +1204,74 @@ def test_awaited_with_no_loop_at_all(make):
     coroutine = main()
     with pytest.raises(RuntimeError, match="no running event loop"):
         coroutine.send(None)
+
+
+# ── a fork's child ───────────────────────────────────────────────────────────────────────────
+
+FORK = """
+import asyncio, gc, os, selectors, sys, threading, traceback
+import pyasync_c
+
+notify = pyasync_c.Notify()
+
+async def waiter():
+    await notify.notified()
+    return "woken"
+
+async def pause():
+    await pyasync_c.sleep(0.001)
+    return "slept"
+
+def check(task):
+    assert asyncio.run(pause()) == "slept"
+    assert pyasync_c.run(pause()) == "slept"
+    # What was suspended under the parent's loop is dropped, which the parent must not notice.
+    task.get_coro().close()
+    notify.notify_waiters()
+    gc.collect()
+
+def fork(task):
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            check(task)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+async def within():
+    task = asyncio.ensure_future(waiter())
+    await pause()
+    fork(task)
+    threading.Timer(0.05, notify.notify_one).start()
+    assert await task == "woken"
+    assert await pause() == "slept"
+
+loop = NEW_LOOP
+task = loop.create_task(waiter())
+loop.run_until_complete(pause())
+fork(task)
+# From another thread, and with no timer armed: the parent's selector has to watch the bridge still.
+threading.Timer(0.05, notify.notify_one).start()
+assert loop.run_until_complete(task) == "woken"
+loop.run_until_complete(within())
+loop.close()
+"""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "new_loop",
+    [
+        "asyncio.new_event_loop()",
+        "pyasync_c.EventLoop(selectors.DefaultSelector())",
+        "pyasync_c.new_event_loop()",
+    ],
+    ids=["asyncio", "compatible", "native"],
+)
+def test_a_forks_child_leaves_the_parents_bridge_alone(new_loop):
+    python(FORK.replace("NEW_LOOP", new_loop))

@@ -672,3 +672,15 @@ def test_the_real_clock_is_as_ever():
     for make in (lambda: pyasync_c.Runtime(clock="monotonic"), pyasync_c.Runtime):
         with make() as runtime:
             runtime.run(main())
+
+
+def test_a_scheduler_for_the_class_is_refused_and_leaves_the_class_as_it_was():
+    async def main():
+        with pytest.raises(RuntimeError, match="virtual clock keeps its own scheduler"):
+            type(asyncio.get_running_loop()).run_forever = print  # as nest_asyncio.apply() does
+        await pyasync_c.sleep(3600)
+        return "fine"
+
+    for _ in range(2):
+        with pyasync_c.Runtime(clock="virtual") as runtime:
+            assert runtime.run(main()) == "fine"

@@ -558,21 +558,34 @@ pacpy_bridge_let_go(PyObject *bridge)
 static BridgeObject *
 bridge_of_own_loop(LoopObject *loop)
 {
+    BridgeObject *b = (BridgeObject *)loop->bridge;
     if (pacpy_loop_check_open(loop) < 0) {
         return NULL;
     }
-    return (BridgeObject *)Py_NewRef(loop->bridge);
+    if (b->executor == NULL) {
+        pacpy_loop_refuse_closed(loop);
+        return NULL;
+    }
+    return (BridgeObject *)Py_NewRef(b);
 }
 
 /* ---- finding the bridge of a loop ----------------------------------------------------------- */
+
+/* The bridges of the table, as a list of weak references: a new reference, or NULL. */
+static PyObject *
+list_bridges(struct pacpy_state *st)
+{
+    PyObject *values = PyObject_CallMethod(st->bridges, "values", NULL);
+    PyObject *refs = values == NULL ? NULL : PySequence_List(values);
+    Py_XDECREF(values);
+    return refs;
+}
 
 /* Close the bridges of loops that were closed but are still referred to. */
 static int
 sweep_bridges(struct pacpy_state *st)
 {
-    PyObject *values = PyObject_CallMethod(st->bridges, "values", NULL);
-    PyObject *refs = values == NULL ? NULL : PySequence_List(values);
-    Py_XDECREF(values);
+    PyObject *refs = list_bridges(st);
     if (refs == NULL) {
         return -1;
     }
@@ -590,6 +603,66 @@ sweep_bridges(struct pacpy_state *st)
     }
     Py_DECREF(refs);
     return 0;
+}
+
+/* ---- a fork's child ------------------------------------------------------------------------- */
+
+static void
+end_waits(BridgeObject *b)
+{
+    struct pac_scheduler *before = pac_executor_enter(b->executor);
+    while (!pac_list_is_empty(&b->waits)) {
+        struct pacpy_wait *w = PAC_LIST_ENTRY(pac_list_first(&b->waits), struct pacpy_wait, node);
+        struct pac_task *task = pac_task_ref(w->task);
+        /* Out of the list first: one that is just being polled ends only after that. */
+        pac_list_remove(&w->node);
+        w->bridge = NULL;
+        pac_task_shutdown(task);
+        pac_task_unref(task);
+    }
+    pac_executor_leave(before);
+}
+
+/* The executor, its descriptors and what the loop's selector knows of them are the parent's: from
+ * now on nothing done here reaches them, and the next await under this loop makes a new bridge. */
+void
+pacpy_bridge_disown(PyObject *bridge)
+{
+    BridgeObject *b = (BridgeObject *)Py_NewRef(bridge);
+    struct pac_executor *ex = b->executor;
+    if (ex != NULL) {
+        if (b->own == NULL) {
+            pac_executor_disown(ex); /* never freed: its descriptors stay as they are */
+        }
+        end_waits(b);
+        b->executor = NULL;
+        b->own = NULL;
+        b->loop = NULL;
+        Py_CLEAR(b->timer);
+        pacpy_bridge_update_hold(b);
+    }
+    Py_DECREF(b);
+}
+
+void
+pacpy_bridge_disown_all(struct pacpy_state *st)
+{
+    PyObject *refs = st->bridges == NULL ? NULL : list_bridges(st);
+    if (refs != NULL && st->last_bridge != NULL && PyList_Append(refs, st->last_bridge) < 0) {
+        Py_CLEAR(refs);
+    }
+    for (Py_ssize_t i = 0; refs != NULL && i < PyList_GET_SIZE(refs); i++) {
+        BridgeObject *b = (BridgeObject *)strong_ref(PyList_GET_ITEM(refs, i));
+        /* A loop of ours disowns its own. */
+        if (b != NULL && b->own == NULL) {
+            pacpy_bridge_disown((PyObject *)b);
+        }
+        Py_XDECREF(b);
+    }
+    Py_XDECREF(refs);
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable(st->bridges);
+    }
 }
 
 static int

@@ -33,6 +33,9 @@ void pacpy_bridge_end_wait(FutureObject *f);
  * nothing was entered. */
 bool pacpy_bridge_enter(struct pacpy_state *st, struct pac_scheduler **before);
 
+/* In a fork's child: the bridges of foreign loops belong to the parent. */
+void pacpy_bridge_disown_all(struct pacpy_state *st);
+
 /* ---- for a loop of ours in compatible mode (compatible.h), whose bridge is on its own executor */
 
 /* Such a bridge: a new reference, for loop->bridge; NULL and an exception. */
@@ -43,6 +46,9 @@ void pacpy_bridge_take_wait(PyObject *bridge, struct pac_task *core);
 
 /* Have the loop watch what it has to. 0 or -1. */
 int pacpy_bridge_settle_own(PyObject *bridge);
+
+/* In a fork's child: it belongs to the parent, as its loop does. */
+void pacpy_bridge_disown(PyObject *bridge);
 
 /* The loop is about to close its executor. */
 void pacpy_bridge_let_go(PyObject *bridge);

@@ -14,7 +14,9 @@ turn_failed(BridgeObject *b, LoopObject *own_loop, PyObject *source)
     }
     else if (b->raised == NULL && !PyErr_ExceptionMatches(PyExc_Exception)) {
         b->raised = PyErr_GetRaisedException();
-        pac_executor_interrupt(b->executor);
+        if (b->executor != NULL) { /* or it was disowned, by a fork just now */
+            pac_executor_interrupt(b->executor);
+        }
     }
     else {
         PyErr_WriteUnraisable(source);

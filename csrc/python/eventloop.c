@@ -483,6 +483,9 @@ Loop_disown(PyObject *op, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     pac_executor_disown(loop->executor);
+    if (loop->bridge != NULL) {
+        pacpy_bridge_disown(loop->bridge);
+    }
     if (loop->thread_id == PyThread_get_thread_ident()) {
         pacpy_loop_refuse_closed(loop);
         pacpy_loop_raise(loop, PyErr_GetRaisedException());
@@ -826,6 +829,7 @@ forget_running(PyObject *module, PyObject *Py_UNUSED(ignored))
     pacpy_frame_top = NULL;
     pac_budget_left = PAC_BUDGET_UNLIMITED;
     pac_executor_leave(NULL);
+    pacpy_bridge_disown_all(pacpy_state_of(module));
     Py_RETURN_NONE;
 }
 
