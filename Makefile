@@ -58,6 +58,11 @@ mutants:  ## plant known mistakes in the core, and see that tests notice each
 programs:  ## 10 000 random programs against a model in plain Python, for each tool
 	$(BUILT) python tests/run_programs.py
 
+.PHONY: programs-quick
+programs-quick:  ## the same for the small tools alone
+	$(BUILT) python tests/run_programs.py tests/test_barrier.py tests/test_cancellation_token.py \
+		tests/test_event.py tests/test_lock.py tests/test_notify.py tests/test_oneshot.py
+
 .PHONY: stress
 stress:  ## ten million wakes from other threads, none of them lost
 	$(PYTHON) tests/run_core.py --mode release --verbose --argument 10000000 stress_wakes

@@ -9,6 +9,7 @@ UNTESTED = {
     "waker",  # the waker that does nothing
     "budget",  # one variable: test_executor
     "park",  # a few lines between reactor and inject: test_reactor, test_executor
+    "waitlist",  # a list under a lock: test_oneshot, test_mpsc, test_broadcast, test_watch
     "scheduler",  # what executor and task share: test_task, test_executor
 }
 
