@@ -205,6 +205,7 @@ struct deadline_and_signals : Model<deadline_and_signals, 2> {
         enum pac_status status = pac_blocking_wait(&waiting.future, 1000, &hooks);
         RL_ASSERT(!asleep);
         if (status == PAC_TIMED_OUT) {
+            signals = false; /* without a hook it would sleep again for ever */
             status = pac_blocking_wait(&waiting.future, PAC_NEVER, NULL);
         }
         RL_ASSERT(status == PAC_OK);
