@@ -26,8 +26,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "tests" / "model"
 # Relacy needs -fno-sized-deallocation; the core is C, which C++ wants to be told (-fpermissive).
-FLAGS = ["-std=c++17", "-O2", "-w", "-fpermissive", "-fno-sized-deallocation", "-DPAC_MODEL"]
-BARE = {"bound": 3, "random": 200_000}
+FLAGS = ["-std=c++17", "-O1", "-w", "-fpermissive", "-fno-sized-deallocation", "-DPAC_MODEL"]
+BARE = {"bound": 3, "random": 50_000}
 ADDRESS = {"bound": 2, "random": 20_000}
 QUICK = {"bound": 2, "random": 20_000}
 DEEP_BARE = {"bound": 4, "random": 10_000_000}

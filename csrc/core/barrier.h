@@ -15,7 +15,7 @@
 struct pac_barrier {
     struct pac_lock lock;
     uint64_t parties;
-    uint64_t arrived;                /* lock: of the present generation, not dropped since */
+    PAC_CELL(uint64_t) arrived;      /* lock: of the present generation, not dropped since */
     PAC_ATOMIC(uint64_t) generation; /* how often it has opened: written under the lock */
     struct pac_notify notify;
 };

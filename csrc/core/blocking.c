@@ -28,6 +28,30 @@ struct parker {
     PAC_ATOMIC(uint32_t) references;
 };
 
+/* ---- the futex ------------------------------------------------------------------------------ */
+
+#ifndef PAC_MODEL
+/* Sleep while *word is `value`, until a wake, a signal or `deadline_ns`. 0, or what errno says. */
+static int
+word_wait(PAC_ATOMIC(uint32_t) *word, uint32_t value, uint64_t deadline_ns)
+{
+    struct timespec deadline = {
+        .tv_sec = (time_t)(deadline_ns / 1000000000u),
+        .tv_nsec = (long)(deadline_ns % 1000000000u),
+    };
+    /* The bitset form takes an absolute time of CLOCK_MONOTONIC. */
+    long slept = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, value,
+                         deadline_ns == PAC_NEVER ? NULL : &deadline, NULL, FUTEX_BITSET_MATCH_ANY);
+    return slept < 0 ? errno : 0;
+}
+
+static void
+word_wake(PAC_ATOMIC(uint32_t) *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+#endif
+
 /* ---- the waker ------------------------------------------------------------------------------ */
 
 static void
@@ -46,7 +70,7 @@ parker_wake_by_ref(void *data)
     struct parker *p = data;
     /* release: what was written before the wake; pairs with the acquire in park. */
     if (pac_atomic_exchange(&p->word, TOKEN, PAC_RELEASE) == PARKED) {
-        syscall(SYS_futex, &p->word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+        word_wake(&p->word);
     }
 }
 
@@ -81,10 +105,6 @@ parker_clone(void *data)
 static enum pac_status
 park(struct parker *p, uint64_t deadline_ns)
 {
-    struct timespec deadline = {
-        .tv_sec = (time_t)(deadline_ns / 1000000000u),
-        .tv_nsec = (long)(deadline_ns % 1000000000u),
-    };
     for (;;) {
         uint32_t word = EMPTY;
         if (!pac_atomic_cas(&p->word, &word, PARKED, PAC_RELAXED, PAC_RELAXED) && word == TOKEN) {
@@ -93,11 +113,7 @@ park(struct parker *p, uint64_t deadline_ns)
             pac_atomic_exchange(&p->word, EMPTY, PAC_ACQUIRE);
             return PAC_OK;
         }
-        /* The bitset form takes an absolute time of CLOCK_MONOTONIC. */
-        long slept =
-            syscall(SYS_futex, &p->word, FUTEX_WAIT_BITSET_PRIVATE, PARKED,
-                    deadline_ns == PAC_NEVER ? NULL : &deadline, NULL, FUTEX_BITSET_MATCH_ANY);
-        int error = slept < 0 ? errno : 0;
+        int error = word_wait(&p->word, PARKED, deadline_ns);
         if (pac_atomic_load(&p->word, PAC_RELAXED) == TOKEN) {
             continue;
         }

@@ -13,10 +13,11 @@
  */
 #include "broadcast.h"
 
+/* The channel's lock guards all three. */
 struct pac_broadcast_node {
-    struct pac_broadcast_node *next;
-    void *value;
-    size_t unseen; /* how many receivers have not seen it */
+    PAC_CELL(struct pac_broadcast_node *) next;
+    PAC_CELL(void *) value;
+    PAC_CELL(size_t) unseen; /* how many receivers have not seen it */
 };
 
 static struct pac_broadcast_node *

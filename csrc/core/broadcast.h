@@ -24,20 +24,22 @@ struct pac_broadcast {
     void *(*clone)(void *value);
     void (*destroy)(void *value);
     size_t capacity;
-    struct pac_broadcast_node *oldest; /* lock: a chain from here ... */
-    struct pac_broadcast_node *end;    /* lock: ... to here, where the next value goes */
-    uint64_t oldest_at, end_at;        /* lock: their numbers, counting all that were sent */
-    size_t senders, receivers;         /* lock */
-    struct pac_list receiving;         /* lock */
-    struct pac_list closings;          /* lock: who waits for `closed` */
-    bool closed;                       /* lock: there is no receiver */
+    PAC_CELL(struct pac_broadcast_node *) oldest; /* lock: a chain from here ... */
+    PAC_CELL(struct pac_broadcast_node *) end;    /* lock: ... to here, where the next value goes */
+    PAC_CELL(uint64_t) oldest_at; /* lock: its number, counting all that were sent */
+    PAC_CELL(uint64_t) end_at;    /* lock: likewise */
+    PAC_CELL(size_t) senders;     /* lock */
+    PAC_CELL(size_t) receivers;   /* lock */
+    struct pac_list receiving;    /* lock */
+    struct pac_list closings;     /* lock: who waits for `closed` */
+    PAC_CELL(bool) closed;        /* lock: there is no receiver */
 };
 
 struct pac_broadcast_receiver {
     struct pac_broadcast *channel;
-    struct pac_broadcast_node *next; /* lock: valid unless `at` is before oldest_at */
-    uint64_t at;                     /* lock: the number of the value to receive next */
-    bool gone;                       /* lock: unsubscribed */
+    PAC_CELL(struct pac_broadcast_node *) next; /* lock: valid unless `at` is before oldest_at */
+    PAC_CELL(uint64_t) at;                      /* lock: the number of the value to receive next */
+    PAC_CELL(bool) gone;                        /* lock: unsubscribed */
 };
 
 /* One sender and no receiver to begin with. PAC_OK or PAC_NO_MEMORY. */

@@ -19,8 +19,8 @@
 #include <string.h>
 
 enum {
-    SIZE_FIRST = 32,  /* slots */
-    SIZE_KEPT = 1024, /* a ring of so many does not shrink */
+    SIZE_FIRST = PAC_SHRUNK(32, 1),  /* slots */
+    SIZE_KEPT = PAC_SHRUNK(1024, 2), /* a ring of so many does not shrink */
 };
 
 /* ---- the ring ------------------------------------------------------------------------------- */
@@ -52,10 +52,11 @@ resize(struct pac_mpsc *m, size_t old_size, size_t size)
     }
     pac_lock_acquire(&m->lock);
     if (m->size == old_size && m->length <= size) {
-        size_t first = m->size - m->head < m->length ? m->size - m->head : m->length;
-        if (m->length > 0) {
-            memcpy(ring, m->ring + m->head, first * sizeof *ring);
-            memcpy(ring + first, m->ring, (m->length - first) * sizeof *ring);
+        size_t head = m->head, length = m->length;
+        size_t first = old_size - head < length ? old_size - head : length;
+        if (length > 0) {
+            memcpy(ring, m->ring + head, first * sizeof *ring);
+            memcpy(ring + first, m->ring, (length - first) * sizeof *ring);
         }
         void **old = m->ring;
         m->ring = ring;

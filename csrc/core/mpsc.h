@@ -26,17 +26,17 @@ struct pac_mpsc {
     struct pac_lock lock;
     void (*destroy)(void *value);
     size_t capacity;
-    void **ring;               /* lock: `size` slots, a power of two or zero */
-    size_t size;               /* lock */
-    size_t head;               /* lock: where the oldest value stands, modulo size */
-    size_t length;             /* lock */
-    size_t senders;            /* lock: how many ends may still send */
+    PAC_CELL(void **) ring;    /* lock: `size` slots, a power of two or zero */
+    PAC_CELL(size_t) size;     /* lock */
+    PAC_CELL(size_t) head;     /* lock: where the oldest value stands, modulo size */
+    PAC_CELL(size_t) length;   /* lock */
+    PAC_CELL(size_t) senders;  /* lock: how many ends may still send */
     struct pac_list sending;   /* lock: sends that wait for room; only while it is full */
     struct pac_list receiving; /* lock: receives that wait and were not woken */
     struct pac_list woken;     /* lock: receives that were woken, one for a value, and not polled */
-    size_t woken_count;        /* lock */
-    struct pac_list closings;  /* lock: who waits for `closed` */
-    bool closed;               /* lock: by the receiver */
+    PAC_CELL(size_t) woken_count; /* lock */
+    struct pac_list closings;     /* lock: who waits for `closed` */
+    PAC_CELL(bool) closed;        /* lock: by the receiver */
 };
 
 /* One sender to begin with. `destroy` may be NULL. */
@@ -69,8 +69,8 @@ struct pac_mpsc_send {
     struct pac_mpsc *channel;
     void *value;
     struct pac_waiter waiter;
-    uint8_t state;          /* enum pac_mpsc_send_state; lock while WAITING */
-    enum pac_status status; /* once READY: PAC_OK, or the value is the owner's: PAC_CLOSED,
+    PAC_CELL(uint8_t) state; /* enum pac_mpsc_send_state; lock while WAITING */
+    enum pac_status status;  /* once READY: PAC_OK, or the value is the owner's: PAC_CLOSED,
                                PAC_NO_MEMORY */
 };
 
@@ -107,8 +107,8 @@ struct pac_mpsc_recv {
     size_t limit;  /* at most so many, at least 1; likewise */
     size_t count;  /* once READY: how many were written */
     struct pac_waiter waiter;
-    bool was_woken;         /* lock: stands in `woken` */
-    enum pac_status status; /* once READY: PAC_OK, or PAC_CLOSED and count is 0 */
+    PAC_CELL(bool) was_woken; /* lock: stands in `woken` */
+    enum pac_status status;   /* once READY: PAC_OK, or PAC_CLOSED and count is 0 */
 };
 
 /* Its drop leaves the line; it may be polled again after that. Values that it has written belong to

@@ -14,13 +14,13 @@
 struct pac_oneshot {
     struct pac_lock lock;
     void (*destroy)(void *value);
-    struct pac_list receivers; /* lock */
-    struct pac_list closings;  /* lock: who waits for `closed` */
-    void *value;               /* lock */
-    bool sent;                 /* lock: send was called with success */
-    bool has_value;            /* lock: and the value has not been taken */
-    bool sender_gone;          /* lock */
-    bool closed;               /* lock: the receiver takes no value any more */
+    struct pac_list receivers;  /* lock */
+    struct pac_list closings;   /* lock: who waits for `closed` */
+    PAC_CELL(void *) value;     /* lock */
+    PAC_CELL(bool) sent;        /* lock: send was called with success */
+    PAC_CELL(bool) has_value;   /* lock: and the value has not been taken */
+    PAC_CELL(bool) sender_gone; /* lock */
+    PAC_CELL(bool) closed;      /* lock: the receiver takes no value any more */
 };
 
 struct pac_oneshot_recv {

@@ -109,7 +109,8 @@ uint64_t
 pac_semaphore_forget(struct pac_semaphore *s, uint64_t n)
 {
     pac_lock_acquire(&s->lock);
-    uint64_t forgotten = n < s->available ? n : s->available;
+    uint64_t available = s->available;
+    uint64_t forgotten = n < available ? n : available;
     s->available -= forgotten;
     pac_lock_release(&s->lock);
     return forgotten;

@@ -23,10 +23,10 @@
 
 struct pac_semaphore {
     struct pac_lock lock;
-    bool closed;             /* lock */
-    uint64_t available;      /* lock: permits that nobody has, nor was assigned */
-    uint64_t limit;          /* `available` never exceeds it */
-    struct pac_list waiters; /* lock: oldest first */
+    PAC_CELL(bool) closed;        /* lock */
+    PAC_CELL(uint64_t) available; /* lock: permits that nobody has, nor was assigned */
+    uint64_t limit;               /* `available` never exceeds it */
+    struct pac_list waiters;      /* lock: oldest first */
 };
 
 enum pac_acquire_state {
@@ -39,12 +39,12 @@ struct pac_acquire {
     struct pac_future future; /* READY: see pac_acquire_poll */
     struct pac_semaphore *semaphore;
     uint64_t wanted;
-    uint64_t missing;          /* lock, while linked: of `wanted`, not assigned yet */
-    struct pac_list_node node; /* lock */
-    struct pac_waker waker;    /* as in pac_notified: written by the poller, under the lock while
+    PAC_CELL(uint64_t) missing; /* lock, while linked: of `wanted`, not assigned yet */
+    struct pac_list_node node;  /* lock */
+    struct pac_waker waker;     /* as in pac_notified: written by the poller, under the lock while
                                   linked; setting the mark of a linked one takes it away */
-    PAC_ATOMIC(uint8_t) mark;  /* none, granted, closed; final once set */
-    uint8_t state;             /* enum pac_acquire_state; the poller's */
+    PAC_ATOMIC(uint8_t) mark;   /* none, granted, closed; final once set */
+    uint8_t state;              /* enum pac_acquire_state; the poller's */
 };
 
 /* `permits` at first, and never more than `limit` available: 1 <= limit <= PAC_SEMAPHORE_MAX,

@@ -99,7 +99,7 @@ static const struct pac_future_vtable flag_wait_vtable = {
 
 void
 pac_flag_wait_init(struct pac_flag_wait *f, struct pac_lock *lock, struct pac_list *list,
-                   const bool *flag)
+                   const PAC_CELL(bool) * flag)
 {
     f->future.vtable = &flag_wait_vtable;
     f->lock = lock;

@@ -28,7 +28,7 @@
 struct pac_waiter {
     struct pac_list_node node; /* lock: linked while it waits */
     struct pac_waker waker;    /* lock: set while it is linked */
-    bool armed;                /* the poller's: the fields above may be in use */
+    PAC_CELL(bool) armed;      /* the poller's: the fields above may be in use */
 };
 
 static inline void
@@ -104,12 +104,12 @@ struct pac_flag_wait {
     struct pac_future future;
     struct pac_lock *lock;
     struct pac_list *list;
-    const bool *flag;
+    const PAC_CELL(bool) * flag;
     struct pac_waiter waiter;
 };
 
 void pac_flag_wait_init(struct pac_flag_wait *f, struct pac_lock *lock, struct pac_list *list,
-                        const bool *flag);
+                        const PAC_CELL(bool) * flag);
 enum pac_poll pac_flag_wait_poll(struct pac_flag_wait *f, struct pac_context *cx);
 void pac_flag_wait_drop(struct pac_flag_wait *f); /* may be polled again afterwards */
 

@@ -15,18 +15,19 @@ struct pac_watch {
     struct pac_lock lock;
     void *(*clone)(void *value);
     void (*destroy)(void *value);
-    void *value;               /* lock */
-    uint64_t version;          /* lock: how often a value was sent */
-    size_t senders, receivers; /* lock */
-    struct pac_list changes;   /* lock: who waits for one */
-    struct pac_list closings;  /* lock: who waits for `closed` */
-    bool closed;               /* lock: there is no receiver */
+    PAC_CELL(void *) value;     /* lock */
+    PAC_CELL(uint64_t) version; /* lock: how often a value was sent */
+    PAC_CELL(size_t) senders;   /* lock */
+    PAC_CELL(size_t) receivers; /* lock */
+    struct pac_list changes;    /* lock: who waits for one */
+    struct pac_list closings;   /* lock: who waits for `closed` */
+    PAC_CELL(bool) closed;      /* lock: there is no receiver */
 };
 
 struct pac_watch_receiver {
     struct pac_watch *channel;
-    uint64_t seen; /* lock: a version */
-    bool gone;     /* lock: unsubscribed */
+    PAC_CELL(uint64_t) seen; /* lock: a version */
+    PAC_CELL(bool) gone;     /* lock: unsubscribed */
 };
 
 /* One sender and no receiver to begin with; `value` is the channel's from here on. */

@@ -9,7 +9,7 @@
 #include "platform.h"
 
 extern "C++" {
-#include "waker.h"
+#include "future.h"
 }
 
 #include <cstdio>
@@ -91,6 +91,78 @@ class Sleeper {
 };
 
 const struct pac_waker_vtable Sleeper::vtable = {clone, wake, wake_by_ref, drop};
+
+/* What a task does with a future: poll it once; poll it until it is ready, asleep in between. */
+inline bool
+look(struct pac_future *f, Sleeper &sleeper)
+{
+    struct pac_waker waker = sleeper.waker();
+    struct pac_context cx = {&waker};
+    return pac_future_poll(f, &cx) == PAC_READY;
+}
+
+inline void
+await(struct pac_future *f, Sleeper &sleeper)
+{
+    while (!look(f, sleeper)) {
+        sleeper.sleep();
+    }
+}
+
+/* A model of N threads with a task each. */
+template <typename T, int N> struct Case : rl::test_suite<T, N> {
+    Sleeper sleepers[N];
+
+    void before()
+    {
+        running = true;
+        blocks = nullptr; /* what an execution that failed has left */
+    }
+
+    void after()
+    {
+        for (Sleeper &sleeper : sleepers) {
+            RL_ASSERT(sleeper.wakers_alive() == 0);
+        }
+        RL_ASSERT(blocks == nullptr); /* every block was freed */
+        running = false;
+    }
+};
+
+/* Something that a channel carries: whoever has it last ends it, once. */
+struct Item {
+    PAC_CELL(int) content;
+    PAC_ATOMIC(int) owners;
+
+    void make(int what)
+    {
+        content = what;
+        pac_atomic_init(&owners, 1);
+    }
+
+    int end() /* what it said */
+    {
+        int what = content;
+        RL_ASSERT(pac_atomic_sub(&owners, 1, PAC_ACQ_REL) > 0);
+        return what;
+    }
+
+    bool has_ended()
+    {
+        return pac_atomic_load(&owners, PAC_RELAXED) == 0;
+    }
+
+    static void *clone(void *value)
+    {
+        pac_atomic_add(&static_cast<Item *>(value)->owners, 1, PAC_RELAXED);
+        return value;
+    }
+
+    static void destroy(void *value)
+    {
+        static_cast<Item *>(value)->end();
+    }
+};
 
 /* ---- the command line ----------------------------------------------------------------------- */
 

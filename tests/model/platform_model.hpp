@@ -169,6 +169,19 @@ template <typename T> using Value = typename Identity<T>::type; /* takes no part
 
 template <typename T> class Atomic {
   public:
+    Atomic()
+    {
+    }
+    /* The C sources copy an atomic only as part of a struct of zeros. */
+    Atomic(const Atomic &)
+    {
+    }
+    Atomic &operator=(const Atomic &)
+    {
+        get()($).store(T(), rl::mo_relaxed);
+        return *this;
+    }
+
     rl::atomic<T> &get() const
     {
         return const_cast<Lazy<rl::atomic<T>> &>(lazy_).get();
@@ -223,6 +236,34 @@ template <typename T> class Cell {
     T operator->() const
     {
         return load();
+    }
+    T operator++()
+    {
+        return *this = load() + 1;
+    }
+    T operator--()
+    {
+        return *this = load() - 1;
+    }
+    T operator++(int)
+    {
+        T before = load();
+        store(before + 1);
+        return before;
+    }
+    T operator--(int)
+    {
+        T before = load();
+        store(before - 1);
+        return before;
+    }
+    T operator+=(T value)
+    {
+        return *this = load() + value;
+    }
+    T operator-=(T value)
+    {
+        return *this = load() - value;
     }
 
   private:
@@ -297,6 +338,10 @@ template <typename T> class PerThread {
     T operator=(T value)
     {
         return mine() = value;
+    }
+    T operator+=(T value)
+    {
+        return mine() += value;
     }
 
   private:
