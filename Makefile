@@ -46,6 +46,10 @@ valgrind:  ## the C tests under valgrind
 model:  ## every interleaving of the core's threads, to a bound; needs relacy-dev
 	$(PYTHON) tests/run_models.py
 
+.PHONY: model-quick
+model-quick:  ## the same, less far
+	$(PYTHON) tests/run_models.py --quick
+
 .PHONY: model-deep
 model-deep:  ## the same, further; for hours
 	$(PYTHON) tests/run_models.py --deep
