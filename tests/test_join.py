@@ -902,13 +902,15 @@ def test_polled_by_hand_as_a_plain_model(tree, actions):
         ]
 
 
-KINDS = ["manual", "given", "child", "child", "stubborn"]
+BRANCHES = ["manual", "given", "child", "child", "stubborn"]
 # Who takes its time to clean up keeps an inner join from giving its error to the outer one: only in
 # a single join is it plain who is cancelled when.
 CHILDREN = st.one_of(
-    st.lists(st.sampled_from([*KINDS, "slow"]), min_size=1, max_size=5),
+    st.lists(st.sampled_from([*BRANCHES, "slow"]), min_size=1, max_size=5),
     st.recursive(
-        st.sampled_from(KINDS), lambda trees: st.lists(trees, min_size=1, max_size=4), max_leaves=7
+        st.sampled_from(BRANCHES),
+        lambda trees: st.lists(trees, min_size=1, max_size=4),
+        max_leaves=7,
     ).map(lambda tree: [tree] if isinstance(tree, str) else tree),
 )
 CHANGES = st.lists(
