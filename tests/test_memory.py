@@ -1096,10 +1096,12 @@ class Later(pyasync_c.Future):
         return pyasync_c.PENDING
 
 async def child(notify, done):
-    await pyasync_c.sleep(0)
-    notify.notify_one()
-    done.notify_waiters()
-    return 7
+    try:
+        await pyasync_c.sleep(0)
+        return 7
+    finally:  # or the others would wait for it
+        notify.notify_one()
+        done.notify_waiters()
 
 async def timers():
     await pyasync_c.sleep(1e-6, [])
