@@ -448,7 +448,8 @@ closing_drops_what_is_armed(void)
     pac_delay_init(&by_another, pac_clock_ns() + LONG);
     CHECK_INT(pac_delay_poll(&by_another, &cx), PAC_PENDING);
     CHECK_INT(pac_executor_turn(ex), PAC_OK);
-    CHECK_INT(ex->wheel.count, 11);
+    /* A pass that takes a millisecond looks at the timers on its way. */
+    CHECK_INT(ex->wheel.count + ex->metrics.timers_fired, 11);
     pac_executor_leave(entered_before);
     pac_executor_close(ex);
     for (int i = 0; i < 10; i++) {
