@@ -3,7 +3,8 @@
     python -m benchmarks.applications [--applications NAMES] [--frameworks NAMES] [--rounds N]
                                       [--seconds S] [--connections N]
 
-An aiohttp server and uvicorn, each answering "Hello, world!" to connections that are kept alive.
+An aiohttp server and uvicorn, each answering "Hello, world!", and uvicorn with a body of 10 KiB, to
+connections that are kept alive.
 All servers are started first, each in a process of its own; then they are loaded in turn, round
 after round, so that what else the machine does hits all of them alike. The load comes from `wrk` if
 it is installed, else from a simple client in another process. Shown are the median of the rounds,
@@ -31,6 +32,7 @@ from .harness import Worker, WorkerError
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BODY = b"Hello, world!"
+LONG_BODY = b"0123456789abcdef" * 640
 
 # ---- the servers ---------------------------------------------------------------------------------
 
@@ -50,13 +52,13 @@ async def serve_aiohttp(started: Callable[[int], None]) -> None:
     await asyncio.Event().wait()
 
 
-async def serve_uvicorn(started: Callable[[int], None]) -> None:
+async def serve_uvicorn(started: Callable[[int], None], body: bytes = BODY) -> None:
     uvicorn = importlib.import_module("uvicorn")
-    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(BODY))]
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
 
     async def hello(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": BODY})
+        await send({"type": "http.response.body", "body": body})
 
     # With its protocol named: asyncio turns Nagle's algorithm off only where it is.
     sock = socket.socket(proto=socket.IPPROTO_TCP)
@@ -66,7 +68,15 @@ async def serve_uvicorn(started: Callable[[int], None]) -> None:
     await uvicorn.Server(config).serve([sock])
 
 
-APPLICATIONS = {"aiohttp": serve_aiohttp, "uvicorn": serve_uvicorn}
+async def serve_uvicorn_10k(started: Callable[[int], None]) -> None:
+    await serve_uvicorn(started, LONG_BODY)
+
+
+APPLICATIONS = {
+    "aiohttp": serve_aiohttp,
+    "uvicorn": serve_uvicorn,
+    "uvicorn-10k": serve_uvicorn_10k,
+}
 
 
 def start_server(application: str, framework: str) -> int:
@@ -116,7 +126,7 @@ def load(port: int, connections: int, seconds: float) -> tuple[int, float]:
             for key, _ in selector.select(seconds):
                 sock = key.fileobj  # type: ignore[assignment]
                 key.data.extend(sock.recv(65536))
-                if key.data.endswith(BODY):
+                if key.data.endswith((BODY, LONG_BODY)):
                     if not key.data.startswith(b"HTTP/1.1 200 "):
                         raise RuntimeError(f"the server answered {key.data!r}")
                     key.data.clear()

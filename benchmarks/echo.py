@@ -1,71 +1,89 @@
-"""Servers that send back what they get, asked by a process of its own (echo_client.py).
+"""Servers that send back what they get, asked by a process of its own (echo_client.c).
 
-Each shape takes the number of requests and returns the seconds until the last answer, by the
-client's clock, the processor time of this process, the server's, and how long single requests
-took. They are what a user of asyncio would write, and run on every loop that offers its interface.
+A case says what the server is written with, what lies between it and its clients, how long a
+message is, how many connections there are, and how many messages each keeps under way. The servers
+are what a user of asyncio would write, and run on every loop that offers its interface; in this
+package's own names they are what a user of pyasync_c.net would write (echo_net.py).
 """
 
 import asyncio
-import json
 import os
+import resource
+import shutil
 import socket
+import ssl
 import subprocess
-import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from .stopwatch import Spent, Stopwatch
+from .echo_case import Case
+from .echo_client import Client
+from .stopwatch import Spent
 
 HOST = "127.0.0.1"
-CONNECTIONS = 8
+BACKLOG = 1024
 RECEIVE_MAX = 256 * 1024
 """As asyncio's transports take at a time."""
 
 
-class Client:
-    """The process that asks; its pipes are read on a thread, as not every loop has subprocesses."""
+# ── what all of them need ────────────────────────────────────────────────────────────────────
 
-    def __init__(self, address: str, size: int, requests: int) -> None:
-        program = str(Path(__file__).with_name("echo_client.py"))
-        self.process = subprocess.Popen(
-            [sys.executable, "-S", program, *map(str, (address, CONNECTIONS, size, requests))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+
+def allow_descriptors() -> None:
+    """A thousand connections are more than some systems allow at first."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def server_context() -> ssl.SSLContext:
+    """With a certificate made for it by the program openssl, which nobody checks."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise RuntimeError("no openssl to make a certificate with")
+    with tempfile.TemporaryDirectory() as folder:
+        key, certificate = os.path.join(folder, "key"), os.path.join(folder, "certificate")
+        subprocess.run(
+            [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+            + ["-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", key]
+            + ["-out", certificate],
+            check=True,
+            capture_output=True,
         )
-
-    async def _line(self) -> str:
-        assert self.process.stdout is not None
-        read = self.process.stdout.readline
-        line = await asyncio.get_running_loop().run_in_executor(None, read)
-        if not line:
-            raise RuntimeError(f"the client has failed, exit code {self.process.wait()}")
-        return line
-
-    async def measure(self) -> Spent:
-        try:
-            await self._line()
-            assert self.process.stdin is not None
-            watch = Stopwatch()
-            self.process.stdin.write("go\n")
-            self.process.stdin.flush()
-            wall, p50, p99 = json.loads(await self._line())
-            return Spent(wall, watch.stop().cpu, p50, p99)
-        finally:
-            self.process.kill()
-            self.process.communicate()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+    return context
 
 
-async def measure(serve: AbstractAsyncContextManager[str], size: int, n: int) -> Spent:
-    async with serve as address:
-        return await Client(address, size, n).measure()
+@contextmanager
+def unix_path() -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        yield os.path.join(folder, "echo")
+
+
+def port_of(server: Any) -> str:
+    return str(server.sockets[0].getsockname()[1])
 
 
 # ── the servers: each gives the address that it listens at ───────────────────────────────────
+
+
+class Echo(asyncio.Protocol):
+    """Writes what it reads, and reads no more while its peer does not."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def pause_writing(self) -> None:
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.transport.resume_reading()
 
 
 async def echo_messages(
@@ -75,40 +93,18 @@ async def echo_messages(
         while True:
             writer.write(await reader.readexactly(size))
             await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
+    except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+        writer.close()  # cancelled at the end of the run, which the asyncio of 3.12.1 reports
 
 
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
-
-
-def port_of(server: Any) -> str:
-    return str(server.sockets[0].getsockname()[1])
-
-
-@asynccontextmanager
-async def streams(size: int) -> AsyncIterator[str]:
-    with closing(await asyncio.start_server(partial(echo_messages, size), HOST, 0)) as server:
-        yield port_of(server)
-
-
-@asynccontextmanager
-async def protocol() -> AsyncIterator[str]:
-    with closing(await asyncio.get_running_loop().create_server(Echo, HOST, 0)) as server:
-        yield port_of(server)
-
-
-@asynccontextmanager
-async def unix(size: int) -> AsyncIterator[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "echo")
-        with closing(await asyncio.start_unix_server(partial(echo_messages, size), path)):
-            yield path
+async def echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(RECEIVE_MAX):
+            writer.write(data)
+            await writer.drain()
+    except (ConnectionError, asyncio.CancelledError):
+        pass
+    writer.close()
 
 
 async def echo_socket(connection: socket.socket) -> None:
@@ -119,57 +115,84 @@ async def echo_socket(connection: socket.socket) -> None:
 
 
 @asynccontextmanager
-async def sockets() -> AsyncIterator[str]:
+async def protocol(case: Case) -> AsyncIterator[str]:
+    loop = asyncio.get_running_loop()
+    if case.link == "unix":
+        with unix_path() as path:
+            with closing(await loop.create_unix_server(Echo, path, backlog=BACKLOG)):
+                yield path
+        return
+    context = server_context() if case.link == "tls" else None
+    server = await loop.create_server(Echo, HOST, 0, backlog=BACKLOG, ssl=context)
+    with closing(server):
+        yield port_of(server)
+
+
+@asynccontextmanager
+async def streams(case: Case) -> AsyncIterator[str]:
+    serve: Any = partial(echo_messages, case.size) if case.depth == 1 else echo_stream
+    if case.link == "unix":
+        with unix_path() as path:
+            with closing(await asyncio.start_unix_server(serve, path, backlog=BACKLOG)):
+                yield path
+        return
+    context = server_context() if case.link == "tls" else None
+    with closing(
+        await asyncio.start_server(serve, HOST, 0, backlog=BACKLOG, ssl=context)
+    ) as server:
+        yield port_of(server)
+
+
+@asynccontextmanager
+async def sock(case: Case) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
     echoes: list[asyncio.Task[None]] = []
-    with socket.create_server((HOST, 0)) as listener:
+    with (
+        unix_path() as path,
+        socket.socket(socket.AF_UNIX if case.link == "unix" else socket.AF_INET) as listener,
+    ):
+        listener.bind(path if case.link == "unix" else (HOST, 0))
+        listener.listen(BACKLOG)
         listener.setblocking(False)
 
         async def accept() -> None:
             while True:
                 connection, _ = await loop.sock_accept(listener)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if case.link == "tcp":
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 echoes.append(asyncio.create_task(echo_socket(connection)))
 
         accepting = asyncio.create_task(accept())
-        yield str(listener.getsockname()[1])
+        yield path if case.link == "unix" else str(listener.getsockname()[1])
         accepting.cancel()
+        for task in echoes:
+            task.cancel()
         await asyncio.gather(accepting, *echoes, return_exceptions=True)
 
 
-# ── the shapes ───────────────────────────────────────────────────────────────────────────────
-
-SHORT = 1024
-LONG = 100 * 1024
-
-
-async def echo_streams_1k(n: int) -> Spent:
-    return await measure(streams(SHORT), SHORT, n)
+SERVERS: dict[str, Callable[[Case], AbstractAsyncContextManager[str]]] = {
+    "protocol": protocol,
+    "streams": streams,
+    "sock": sock,
+}
 
 
-async def echo_streams_100k(n: int) -> Spent:
-    return await measure(streams(LONG), LONG, n)
-
-
-async def echo_protocol_1k(n: int) -> Spent:
-    return await measure(protocol(), SHORT, n)
-
-
-async def echo_protocol_100k(n: int) -> Spent:
-    return await measure(protocol(), LONG, n)
-
-
-async def echo_unix_1k(n: int) -> Spent:
-    return await measure(unix(SHORT), SHORT, n)
-
-
-async def echo_unix_100k(n: int) -> Spent:
-    return await measure(unix(LONG), LONG, n)
-
-
-async def echo_sock_1k(n: int) -> Spent:
-    return await measure(sockets(), SHORT, n)
-
-
-async def echo_sock_100k(n: int) -> Spent:
-    return await measure(sockets(), LONG, n)
+async def measure(case: Case, dialect: str, n: int) -> Spent:
+    """What `n` messages cost on the running loop."""
+    allow_descriptors()
+    serve: Callable[[Case], AbstractAsyncContextManager[str]]
+    if dialect == "native":
+        from .echo_net import serving as serve
+    else:
+        serve = SERVERS[case.kind]
+    async with (
+        serve(case) as address,
+        Client(
+            address,
+            connections=case.connections,
+            size=case.size,
+            depth=case.depth,
+            tls=case.link == "tls",
+        ) as client,
+    ):
+        return await client.ask(n)

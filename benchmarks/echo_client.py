@@ -1,114 +1,101 @@
-"""Asks an echo server, as a process of its own; the standard library and no event loop.
+"""The process that asks an echo server: builds echo_client.c, starts it, reads what it found.
 
-    python echo_client.py ADDRESS CONNECTIONS BYTES REQUESTS
-
-ADDRESS is a TCP port of this machine, or the path of a Unix socket. Each connection has one message
-under way at any time. When all are connected and have been answered once, it prints a line and
-waits for one; then it asks, and prints what that took as JSON, in seconds: in all, and for half of
-the requests and for 99 of a hundred at the most.
+It is a program in C, so that the server is what is measured and not the client; the built program
+stays in build/ of the checkout, and in a temporary folder where there is none.
 """
 
+import asyncio
+import functools
 import json
-import select
-import socket
-import sys
-from time import perf_counter
+import os
+import shlex
+import subprocess
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from .stopwatch import Spent, Stopwatch
+
+SOURCE = Path(__file__).resolve().with_name("echo_client.c")
 
 
-class Connection:
-    """One message after another, each sent when the last one is back."""
+class BuildError(Exception):
+    """There is no client, since the compiler failed or is not there."""
 
-    def __init__(self, address: str, message: memoryview) -> None:
-        if address.isdigit():
-            self.socket = socket.create_connection(("127.0.0.1", int(address)))
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        else:
-            self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.connect(address)
-        self.socket.setblocking(False)
-        self.message = message
-        self.sent = self.received = 0
-        self.begin = 0.0
 
-    def ask(self) -> None:
-        self.sent = self.received = 0
-        self.begin = perf_counter()
-        self.send()
+def build_folder() -> Path:
+    checkout = SOURCE.parent.parent
+    if (checkout / "pyproject.toml").exists():
+        return checkout / "build" / "bench"
+    return Path(tempfile.gettempdir()) / f"pyasync_c-bench-{os.getuid()}"
 
-    def send(self) -> None:
-        self.sent += self.socket.send(self.message[self.sent :])
+
+@functools.cache
+def build(tls: bool = False) -> Path:
+    """The program, built if its source is newer. OpenSSL is needed for TLS alone."""
+    folder = build_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    program = folder / ("echo_client_tls" if tls else "echo_client")
+    if program.exists() and program.stat().st_mtime > SOURCE.stat().st_mtime:
+        return program
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[:1]
+    made = program.with_suffix(f".{os.getpid()}")
+    options = ["-DWITH_TLS", "-lssl", "-lcrypto"] if tls else []
+    command = [*compiler, "-std=c11", "-O2", str(SOURCE), "-o", str(made), *options]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise BuildError(f"the client is written in C, and there is no {compiler[0]}") from None
+    except subprocess.CalledProcessError as error:
+        wants = " (for TLS it needs OpenSSL's headers: libssl-dev)" if tls else ""
+        raise BuildError(f"cannot build the client{wants}: {error.stderr.strip()}") from None
+    made.replace(program)  # whole or not at all: several processes may build at once
+    return program
 
 
 class Client:
-    """All connections, and how long each answer took."""
+    """A client at work on one server. Its pipes are read on a thread, as not every loop has
+    subprocesses; so it can be awaited on any."""
 
-    def __init__(self, address: str, connections: int, size: int) -> None:
-        self.size = size
-        self.buffer = bytearray(size)
-        self.poll = select.epoll()
-        message = memoryview(bytes(size))
-        self.connections = [Connection(address, message) for _ in range(connections)]
-        self.by_fd = {each.socket.fileno(): each for each in self.connections}
-        for fd in self.by_fd:
-            self.poll.register(fd, select.EPOLLIN)
+    def __init__(
+        self, address: str, *, connections: int, size: int, depth: int = 1, tls: bool = False
+    ) -> None:
+        command = [str(build(tls)), *map(str, (address, connections, size, depth))]
+        self.process = subprocess.Popen(
+            command + ["tls"] * tls, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
-    def ask(self, requests: int) -> list[float]:
-        """Ask so many times, over all connections together; the seconds that each took, sorted."""
-        took: list[float] = []
-        unasked = requests
-        for connection in self.connections[:requests]:
-            unasked -= 1
-            self.start(connection)
-        while len(took) < requests:
-            for fd, _ in self.poll.poll():
-                connection = self.by_fd[fd]
-                if connection.sent < self.size:
-                    self.send_rest(connection)
-                if not self.is_answered(connection):
-                    continue
-                took.append(perf_counter() - connection.begin)
-                if unasked > 0:
-                    unasked -= 1
-                    self.start(connection)
-        return sorted(took)
-
-    def start(self, connection: Connection) -> None:
-        connection.ask()
-        if connection.sent < self.size:
-            self.poll.modify(connection.socket, select.EPOLLIN | select.EPOLLOUT)
-
-    def send_rest(self, connection: Connection) -> None:
+    async def __aenter__(self) -> "Client":
+        """Returns when all connections have been answered once."""
         try:
-            connection.send()
-        except BlockingIOError:
-            return
-        if connection.sent == self.size:
-            self.poll.modify(connection.socket, select.EPOLLIN)
+            await self._line()
+        except BaseException:
+            self.close()
+            raise
+        return self
 
-    def is_answered(self, connection: Connection) -> bool:
-        try:
-            received = connection.socket.recv_into(self.buffer)
-        except BlockingIOError:
-            return False
-        if received == 0:
-            raise ConnectionError("the server has hung up")
-        connection.received += received
-        if connection.received > self.size:
-            raise ValueError("the server sends more than it got")
-        return connection.received == self.size
+    async def __aexit__(self, *error: object) -> None:
+        self.close()
 
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
 
-def main() -> None:
-    address, connections, size, requests = sys.argv[1], *map(int, sys.argv[2:])
-    client = Client(address, connections, size)
-    client.ask(connections)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    begin = perf_counter()
-    took = client.ask(requests)
-    wall = perf_counter() - begin
-    print(json.dumps([wall, took[len(took) // 2], took[len(took) * 99 // 100]]), flush=True)
+    async def _line(self) -> str:
+        assert self.process.stdout is not None
+        read = self.process.stdout.readline
+        line = await asyncio.get_running_loop().run_in_executor(None, read)
+        if not line:
+            raise RuntimeError(f"the client has failed, exit code {self.process.wait()}")
+        return line
 
-
-if __name__ == "__main__":
-    main()
+    async def ask(self, n: int) -> Spent:
+        """So many messages; the time by the client's clock, the processor time of this process,
+        which is the server, and apart from it that of the client."""
+        assert self.process.stdin is not None
+        watch = Stopwatch()
+        self.process.stdin.write(f"{n}\n")
+        self.process.stdin.flush()
+        found = json.loads(await self._line())
+        cpu = watch.stop().cpu
+        return Spent(found["wall"], cpu, found["p50"], found["p99"], found["cpu"])

@@ -96,6 +96,8 @@ class Sample(NamedTuple):
     p50_ns: float | None = None
     p99_ns: float | None = None
     """How long single operations took, where each was timed."""
+    client_cpu_ns: float | None = None
+    """What an operation took in the process that asked, where there is one."""
 
 
 @dataclass
@@ -234,8 +236,13 @@ class _Cell:
     def measure(self) -> None:
         n = self.result.operations
         spent = self._run(n)
-        single = [None if seconds is None else seconds * 1e9 for seconds in spent[2:]]
-        self.result.samples.append(Sample(spent.wall * 1e9 / n, spent.cpu * 1e9 / n, *single))
+
+        def ns(seconds: float | None, parts: int = 1) -> float | None:
+            return None if seconds is None else seconds * 1e9 / parts
+
+        wall_ns, cpu_ns = spent.wall * 1e9 / n, spent.cpu * 1e9 / n
+        single = (ns(spent.p50), ns(spent.p99), ns(spent.client_cpu, n))
+        self.result.samples.append(Sample(wall_ns, cpu_ns, *single))
 
     def attempt(self, step: Callable[[], None]) -> None:
         if self.result.error is None:

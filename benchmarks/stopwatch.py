@@ -12,6 +12,8 @@ class Spent(NamedTuple):
     p50: float | None = None
     p99: float | None = None
     """Where each operation was timed: what half of them, and 99 of a hundred, took at the most."""
+    client_cpu: float | None = None
+    """Where another process asked: the processor time of that one."""
 
     def without(self, seconds: float) -> "Spent":
         """The same, where so long on the wall is nobody's cost."""

@@ -3,7 +3,8 @@
 Shows: a broadcast channel is the room. Saying something never waits for anybody, so a client that
 does not read costs the others nothing, and the server no more memory than the channel's capacity:
 its receiver raises Lagged, and goes on with what is still there. Each client is a select of two
-coroutines, one to listen and one to tell; when one ends, the other is ended too.
+coroutines, one to listen and one to tell, over the two halves of a stream of pyasync_c.net; when
+one ends, the other is ended too. write_all() waits while its client does not read.
 """
 
 import asyncio
@@ -11,9 +12,9 @@ import re
 import signal
 import socket
 import sys
-from asyncio import StreamReader, StreamWriter
 
 import pyasync_c
+from pyasync_c import net
 
 Receiver = pyasync_c.BroadcastReceiver[str]
 PAGES = 100
@@ -30,23 +31,28 @@ class Room:
         self.said, first = pyasync_c.broadcast(8)
         first.close()  # everybody subscribes when they come
 
-    async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        name = (await reader.readline()).decode().strip()
-        receiver = self.said.subscribe()
-        print(f"server: {name} comes")
-        # Small buffers, so that it is seen early who does not read.
-        writer.transport.set_write_buffer_limits(high=PAGE)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PAGE)
-        writer.write(b"* welcome\n")
-        await pyasync_c.select(self.listen(name, reader), self.tell(receiver, writer))
-        print(f"server: {name} goes")
-        writer.close()
+    async def open(self, listener: net.TcpListener) -> None:
+        async with pyasync_c.TaskGroup() as clients:
+            async for stream, _ in listener:
+                clients.create_task(self.serve(stream))
 
-    async def listen(self, name: str, reader: StreamReader) -> None:
+    async def serve(self, stream: net.TcpStream) -> None:
+        async with stream:
+            name = (await stream.readline()).decode().strip()
+            receiver = self.said.subscribe()
+            print(f"server: {name} comes")
+            # A small buffer, so that it is seen early who does not read.
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PAGE)
+            await stream.write_all(b"* welcome\n")
+            reader, writer = stream.split()
+            await pyasync_c.select(self.listen(name, reader), self.tell(receiver, writer))
+            print(f"server: {name} goes")
+
+    async def listen(self, name: str, reader: net.ReadHalf) -> None:
         async for line in reader:
             self.said.send(f"{name}: {line.decode().strip()}")
 
-    async def tell(self, receiver: Receiver, writer: StreamWriter) -> None:
+    async def tell(self, receiver: Receiver, writer: net.WriteHalf) -> None:
         while True:
             try:
                 line = await receiver.recv()
@@ -54,28 +60,27 @@ class Room:
                 line = f"* you are slow and missed {lagged.skipped}"
             except pyasync_c.ChannelClosed:
                 return
-            writer.write(f"{line}\n".encode())
-            await writer.drain()  # waits while this client does not read
+            await writer.write_all(f"{line}\n".encode())
 
 
 class Client:
-    def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
+    def __init__(self, stream: net.TcpStream) -> None:
+        self.stream = stream
         self.heard = self.missed = 0
 
     @classmethod
-    async def enter(cls, port: int, name: str) -> "Client":
-        client = cls(*await asyncio.open_connection("127.0.0.1", port))
-        client.say(name)
-        claim(await client.reader.readline() == b"* welcome\n", f"{name} is welcome")
+    async def enter(cls, address: tuple[str, int], name: str) -> "Client":
+        client = cls(await net.TcpStream.connect(*address))
+        await client.say(name)
+        claim(await client.stream.readline() == b"* welcome\n", f"{name} is welcome")
         return client
 
-    def say(self, line: str) -> None:
-        self.writer.write(f"{line}\n".encode())
+    async def say(self, line: str) -> None:
+        await self.stream.write_all(f"{line}\n".encode())
 
     async def hear(self) -> str | None:
         """What somebody said; None when the server has closed."""
-        while line := (await self.reader.readline()).decode():
+        while line := (await self.stream.readline()).decode():
             if notice := re.match(r"\* you are slow and missed (\d+)", line):
                 self.missed += int(notice[1])
                 continue
@@ -87,32 +92,35 @@ class Client:
 async def read_aloud(ann: Client, ben: Client) -> None:
     """Ann reads a book aloud, and Ben comments on every page."""
     for number in range(1, PAGES + 1):
-        ann.say(f"page {number} {'.' * PAGE}")
+        await ann.say(f"page {number} {'.' * PAGE}")
         while not (await ben.hear() or "").startswith("ann: page"):
             pass
-        ben.say(f"I liked page {number}")
+        await ben.say(f"I liked page {number}")
         while await ann.hear() != f"ben: I liked page {number}":
             pass
 
 
 async def main() -> None:
     room = Room()
-    server = await asyncio.start_server(room.serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    ann, ben, sleepy = [await Client.enter(port, name) for name in ("ann", "ben", "sleepy")]
+    listener = await net.TcpListener.bind("127.0.0.1", 0)
+    serving = pyasync_c.spawn(room.open(listener))
+    address = listener.local_addr
+    ann, ben, sleepy = [await Client.enter(address, name) for name in ("ann", "ben", "sleepy")]
 
     await read_aloud(ann, ben)  # and all that time, sleepy does not read
     print(f"ann and ben have said {2 * PAGES} lines")
-    server.close()
     room.said.close()  # receivers get what is left, then they end
 
     for client in (ann, ben, sleepy):
         while await client.hear() is not None:
             pass
-        client.writer.close()
+        client.stream.close()
     claim(ann.heard == ben.heard == 2 * PAGES, "who reads has heard everything")
     claim(0 < sleepy.missed == 2 * PAGES - sleepy.heard, "sleepy knows how much it has missed")
     print(f"sleepy has heard {sleepy.heard} and missed {sleepy.missed}, which it was told")
+    serving.cancel()
+    await asyncio.wait([serving])
+    listener.close()
 
 
 if __name__ == "__main__":

@@ -93,6 +93,10 @@ def __getattr__(name: str) -> object:
 
         _core._need_asyncio()
         value = _core.Task
+    elif name == "net":
+        from importlib import import_module
+
+        value = import_module(f"{__name__}.net")
     elif name in _LAZY:
         from importlib import import_module
 
@@ -104,7 +108,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, "Task"})
+    return sorted({*globals(), *_LAZY, "Task", "net"})
 
 
 def get_include() -> str:
@@ -170,6 +174,7 @@ __all__ = [
     "interval",
     "into_future",
     "join",
+    "net",
     "new_event_loop",
     "noop_waker",
     "now",

@@ -1,3 +1,4 @@
+from . import net as net
 from ._core import (
     PENDING as PENDING,
     AcquirePermit as AcquirePermit,
@@ -129,6 +130,7 @@ __all__ = [
     "interval",
     "into_future",
     "join",
+    "net",
     "new_event_loop",
     "noop_waker",
     "now",

@@ -125,6 +125,7 @@ def enter(loop: Any) -> None:
     loop._ready = ready
     loop._scheduled = timers
     loop._selector.become(selector)
+    loop._move_listeners()
     # Tasks are stepped together, by a turn of the executor that is queued where the first one was.
     is_handle = [isinstance(one, events.Handle) for one in queued]
     tasks_begin = is_handle.index(False) if False in is_handle else len(queued)

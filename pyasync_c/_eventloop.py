@@ -1,20 +1,23 @@
 """EventLoop: asyncio's selector loop, with its scheduling half in C.
 
-Queue, timers, tasks, futures, parking and readiness are the C base's (`_core.LoopBase`); servers,
-transports, TLS, subprocesses, pipes and name resolution are the standard library's classes, over
-that readiness.
+Queue, timers, tasks, futures, parking, readiness and transports are the C base's
+(`_core.LoopBase`); servers, subprocesses, name resolution and what is rare in TLS are the standard
+library's classes, over them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import operator
+import os
 import selectors
 import signal
+import socket
 import sys
 import threading
-from asyncio import events
+from asyncio import constants, events, sslproto, streams
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -32,6 +35,16 @@ _support.need(
     "_check_closed",
     "_check_running",
     "_check_thread",
+    "_ensure_fd_no_transport",
+    "_make_datagram_transport",
+    "_make_read_pipe_transport",
+    "_make_socket_transport",
+    "_make_ssl_transport",
+    "_make_write_pipe_transport",
+    "_accept_connection",
+    "_accept_connection2",
+    "_start_serving",
+    "_stop_serving",
     "_process_events",
     "_remove_reader",
     "_run_once",
@@ -172,6 +185,11 @@ class ReactorSelector(selectors.BaseSelector):
             self._real.close()
 
 
+def _is_mock(pipe: Any) -> bool:
+    """What only looks like a file: asyncio's transports go by the methods."""
+    return hasattr(pipe, "fileno") and not isinstance(pipe, io.IOBase | socket.socket)
+
+
 def _is_selector(x: object) -> bool:
     """What asyncio needs of one: any object with these methods, but no class."""
     methods = ("register", "modify", "unregister", "select", "get_map", "close")
@@ -189,6 +207,10 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop, metaclass=_compatible
     one of these enters too. TypeError if `selector` is none.
     """
 
+    # Whether connections made from now on are the standard library's transports, in Python: to
+    # compare, and to find out whose a bug is. PYASYNC_C_TRANSPORTS=standard for all loops.
+    standard_transports = os.environ.get("PYASYNC_C_TRANSPORTS") == "standard"
+
     _refuses_handles = False  # a Runtime is about to close it
     _is_made = False
     _closed = True  # before __init__
@@ -203,6 +225,7 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop, metaclass=_compatible
             elif not _is_selector(selector):
                 raise TypeError(f"selector must be a selector, not {selector!r}")
             _core.LoopBase._divert(self)
+        self._listeners: dict[int, Any] = {}  # by descriptor, with what _start_serving() got
         super(_core.LoopBase, self).__init__(selector)
         self._is_made = True
         _support.watch_tasks_of(self)
@@ -292,7 +315,8 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop, metaclass=_compatible
 
         Returns the descriptor that was set before, to be put back; None if nothing was done.
         """
-        if threading.current_thread() is not threading.main_thread() or self._csock is None:
+        # Not current_thread(), which makes an object of a thread that is just ending.
+        if threading.get_ident() != threading.main_thread().ident or self._csock is None:
             return None
         try:
             return signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
@@ -306,6 +330,173 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop, metaclass=_compatible
         elif not self._closed:
             self.call_soon_threadsafe(_nothing)
 
+    # ── transports ───────────────────────────────────────────────────────────────────────────
+
+    def _uses_our_transports(self, sock: Any) -> bool:
+        """What only looks like a socket, as mocks do, is for asyncio's, which goes by methods."""
+        is_socket = issubclass(type(sock), socket.socket)
+        return is_socket and not (self._compatible or self.standard_transports)
+
+    def _make_socket_transport(
+        self, sock: Any, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
+    ) -> Any:
+        if not self._uses_our_transports(sock):
+            return super()._make_socket_transport(
+                sock, protocol, waiter, extra=extra, server=server
+            )
+        self._ensure_fd_no_transport(sock)
+        return self._stream_transport(sock, protocol, waiter, extra, server)
+
+    def _make_datagram_transport(
+        self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
+    ) -> Any:
+        if not self._uses_our_transports(sock):
+            return super()._make_datagram_transport(sock, protocol, address, waiter, extra)
+        self._ensure_fd_no_transport(sock)
+        return self._datagram_transport(sock, protocol, address, waiter, extra)
+
+    def _make_read_pipe_transport(
+        self, pipe: Any, protocol: Any, waiter: Any = None, extra: Any = None
+    ) -> Any:
+        if not (self._compatible or self.standard_transports or _is_mock(pipe)):
+            with contextlib.suppress(PermissionError):  # epoll refuses /dev/null and its like
+                return self._read_pipe_transport(pipe, protocol, waiter, extra)
+        return super()._make_read_pipe_transport(pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(
+        self, pipe: Any, protocol: Any, waiter: Any = None, extra: Any = None
+    ) -> Any:
+        if not (self._compatible or self.standard_transports or _is_mock(pipe)):
+            with contextlib.suppress(PermissionError):
+                return self._write_pipe_transport(pipe, protocol, waiter, extra)
+        return super()._make_write_pipe_transport(pipe, protocol, waiter, extra)
+
+    # ── servers ──────────────────────────────────────────────────────────────────────────────
+
+    def _start_serving(
+        self,
+        protocol_factory: Any,
+        sock: Any,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+    ) -> None:
+        timeouts = (ssl_handshake_timeout, ssl_shutdown_timeout)
+        arguments = (protocol_factory, sock, sslcontext, server, backlog, *timeouts)
+        if not self._uses_our_transports(sock) or _accepts_its_own_way(type(self)):
+            super()._start_serving(*arguments)
+            return
+
+        def accept(conn: Any) -> None:
+            extra = {"peername": conn.getpeername()}
+            self.create_task(
+                self._accept_connection2(
+                    protocol_factory, conn, extra, sslcontext, server, *timeouts
+                )
+            )
+
+        is_plain = sslcontext is None and not _makes_its_own_transports(type(self))
+        listener = self._listen(
+            sock, protocol_factory, server, backlog, None if is_plain else accept
+        )
+        self._listeners[sock.fileno()] = (listener, arguments)
+
+    def _stop_serving(self, sock: Any) -> None:
+        listener, _ = self._listeners.pop(sock.fileno(), (None, None))
+        if listener is not None:
+            listener.close()
+        super()._stop_serving(sock)
+
+    def _move_listeners(self) -> None:
+        """In compatible mode they are asyncio's: registered with the selector."""
+        listeners = list(self._listeners.values())
+        self._listeners.clear()
+        for listener, arguments in listeners:
+            listener.close()
+            super()._start_serving(*arguments)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: Any,
+        protocol: Any,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        extra: Any = None,
+        server: Any = None,
+        **tls: Any,  # server_side, server_hostname and the timeouts, for the SSLProtocol
+    ) -> Any:
+        # asyncio's, but for the transport below, and what lies upon it.
+        self._ensure_fd_no_transport(rawsock)
+        ours = self._uses_our_transports(rawsock)
+        kind = self._tls_protocol_type(ours)
+        ssl_protocol = kind(self, protocol, sslcontext, waiter, **tls)
+        if ours:
+            self._adopt_stream(protocol)
+        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
+        return ssl_protocol._app_transport
+
+    @staticmethod
+    def _tls_protocol_type(ours: bool) -> Any:
+        if not ours or sslproto.ssl is None:
+            return sslproto.SSLProtocol
+        from . import _tls_protocol
+
+        return _tls_protocol.protocol_type()
+
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: Any,
+        sslcontext: Any,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Any:
+        """Upgrade `transport` to TLS: await it for the transport that `protocol` is to use then."""
+        tls: dict[str, Any] = {
+            "server_side": server_side,
+            "server_hostname": server_hostname,
+            "ssl_handshake_timeout": ssl_handshake_timeout,
+            "ssl_shutdown_timeout": ssl_shutdown_timeout,
+        }
+        ours = not (self._compatible or self.standard_transports)
+        kind = self._tls_protocol_type(ours)
+        if (
+            kind is sslproto.SSLProtocol
+            or not isinstance(sslcontext, sslproto.ssl.SSLContext)
+            or not getattr(transport, "_start_tls_compatible", False)
+        ):
+            return await super().start_tls(transport, protocol, sslcontext, **tls)
+        # asyncio's, with another class.
+        waiter = self.create_future()
+        ssl_protocol = kind(self, protocol, sslcontext, waiter, call_connection_made=False, **tls)
+        # So that nothing is received before connection_made().
+        transport.pause_reading()
+        if server_side and isinstance(protocol, streams.StreamReaderProtocol):
+            # What the client has begun with, and the reader has taken for clear text, as newer
+            # versions of asyncio do it.
+            reader = getattr(protocol, "_stream_reader", None)
+            buffer = getattr(reader, "_buffer", None)
+            if buffer:
+                ssl_protocol._incoming.write(buffer)
+                buffer.clear()
+        transport.set_protocol(ssl_protocol)
+        made = self.call_soon(ssl_protocol.connection_made, transport)
+        resumed = self.call_soon(transport.resume_reading)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            made.cancel()
+            resumed.cancel()
+            raise
+        return ssl_protocol._app_transport
+
     def close(self) -> None:
         """Close the loop; RuntimeError while it runs. Twice is a no-op."""
         if self.is_running():
@@ -313,6 +504,7 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop, metaclass=_compatible
         if self.is_closed():
             return
         super().close()
+        self._listeners.clear()
         self._close_core()
 
     def set_debug(self, enabled: bool) -> None:
@@ -323,6 +515,18 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop, metaclass=_compatible
 
 
 _compatible.learn(EventLoop)
+
+
+def _accepts_its_own_way(cls: type) -> bool:
+    """Has a subclass overridden how asyncio accepts?"""
+    standard: Any = asyncio.SelectorEventLoop
+    names = ("_accept_connection", "_accept_connection2")
+    return any(getattr(cls, name) is not getattr(standard, name) for name in names)
+
+
+def _makes_its_own_transports(cls: type) -> bool:
+    made: Any = getattr(cls, "_make_socket_transport", None)
+    return made is not EventLoop._make_socket_transport
 
 
 def _nothing() -> None:

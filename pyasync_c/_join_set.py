@@ -72,7 +72,7 @@ class _ToSpawn:
         self.waited = False
 
     def __del__(self) -> None:
-        if self.waited and asyncio.iscoroutine(self.awaitable):
+        if self.waited and _support.iscoroutine(self.awaitable):
             self.awaitable.close()
 
 
@@ -204,13 +204,19 @@ class JoinSet(Generic[T]):
 
     def _spawn(self, awaitable: Any, name: str | None) -> asyncio.Task[T]:
         if self._closing:
-            if asyncio.iscoroutine(awaitable):
+            if _support.iscoroutine(awaitable):
                 awaitable.close()
             raise RuntimeError("JoinSet is being left: its tasks are cancelled")
         task: asyncio.Task[T] = _core.spawn(awaitable, name=name)
-        self._running.add(task)
+        try:
+            self._running.add(task)
+            task.add_done_callback(self._task_ended)
+        except MemoryError:
+            # It must not run outside of the set. It ends before its first step.
+            self._running.discard(task)
+            task.cancel()
+            raise
         self._unjoined += 1
-        task.add_done_callback(self._task_ended)
         return task
 
     def _grant(self) -> None:

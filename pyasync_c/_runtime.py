@@ -178,7 +178,7 @@ class Runtime:
                 raise RuntimeError("this runtime is running already, on another thread")
             coroutine = _support.coroutine_of(main)
         except BaseException:
-            if asyncio.iscoroutine(main):
+            if _support.iscoroutine(main):
                 main.close()
             raise
         if self._context is None:
@@ -189,7 +189,7 @@ class Runtime:
         restore: Callable[[], object] = _nothing
         self._interrupts = 0
         try:
-            restore = self._take_sigint(task)
+            restore = _take_sigint(functools.partial(self._on_sigint, main_task=task))
             return self._loop.run_until_complete(task)
         except asyncio.CancelledError:
             if self._interrupts > 0 and task.uncancel() == 0:
@@ -198,20 +198,6 @@ class Runtime:
         finally:
             restore()
             _local.runtime = outer
-
-    def _take_sigint(self, task: asyncio.Task[Any]) -> Callable[[], None]:
-        """Have Ctrl-C cancel `task` while it runs; returns what undoes that."""
-        if (
-            threading.current_thread() is not threading.main_thread()
-            or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-        ):
-            return _nothing
-        handler = functools.partial(self._on_sigint, main_task=task)
-        try:
-            signal.signal(signal.SIGINT, handler)
-        except ValueError:
-            return _nothing  # not the main interpreter
-        return functools.partial(_give_sigint_back, handler)
 
     def _on_sigint(self, signum: int, frame: object, main_task: asyncio.Task[Any]) -> None:
         self._interrupts += 1
@@ -250,8 +236,9 @@ class Runtime:
     def close(self) -> None:
         """Cancel and finish what is left, close async generators and the thread pool.
 
-        Twice is a no-op. RuntimeError while it, or another loop on this thread, runs. In a child of
-        fork() it leaves the parent's runtime alone.
+        On the main thread Ctrl-C ends the waiting: the rest is closed where it stands, and
+        KeyboardInterrupt is raised at the end. Twice is a no-op. RuntimeError while it, or another
+        loop on this thread, runs. In a child of fork() it leaves the parent's runtime alone.
         """
         loop = self._loop
         if loop.is_closed():
@@ -262,6 +249,41 @@ class Runtime:
             raise RuntimeError("cannot close a running runtime")
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("Runtime.close() cannot be called from a running event loop")
+        closing = _Closing(loop)
+        restore = _take_sigint(closing)
+        try:
+            closing.wait()
+        finally:
+            try:
+                loop.close()
+            finally:
+                restore()
+        if closing.interrupts > 0:
+            raise KeyboardInterrupt()
+
+
+class _Closing:
+    """Waits for what is left on a loop, and is told of Ctrl-C.
+
+    The first one ends the waiting, the next ones are raised where they come; but none is raised
+    while the loop closes itself, which would leave it half closed.
+    """
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+        self._waits = True
+        self.interrupts = 0
+
+    def __call__(self, signum: int, frame: object) -> None:
+        self.interrupts += 1
+        if self._waits and self.interrupts == 1:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        elif self._waits:
+            self._waits = False
+            raise KeyboardInterrupt()
+
+    def wait(self) -> None:
+        loop = self._loop
         try:
             _cancel_all_tasks(loop)
             loop.run_until_complete(loop.shutdown_asyncgens())
@@ -270,11 +292,29 @@ class Runtime:
             loop._refuses_handles = True
             while _cancel_all_tasks(loop):
                 pass
+        except RuntimeError:
+            if self.interrupts == 0:
+                raise  # else the loop was stopped before it was done
         finally:
-            loop.close()
+            self._waits = False
 
 
-def _give_sigint_back(handler: Callable[..., None]) -> None:
+def _take_sigint(handler: Callable[[int, Any], object]) -> Callable[[], None]:
+    """Have Ctrl-C call `handler`, on the main thread and unless somebody has one of his own there;
+    returns what undoes that."""
+    if (
+        threading.get_ident() != threading.main_thread().ident
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        return _nothing
+    try:
+        signal.signal(signal.SIGINT, handler)
+    except ValueError:
+        return _nothing  # not the main interpreter
+    return functools.partial(_give_sigint_back, handler)
+
+
+def _give_sigint_back(handler: Callable[..., object]) -> None:
     if signal.getsignal(signal.SIGINT) is handler:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -312,7 +352,7 @@ def run(main: Awaitable[T], /, *, debug: bool | None = None) -> T:
     no loop.
     """
     if asyncio._get_running_loop() is not None:
-        if asyncio.iscoroutine(main):
+        if _support.iscoroutine(main):
             main.close()
         raise RuntimeError("pyasync_c.run() cannot be called from a running event loop")
     try:

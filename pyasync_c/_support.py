@@ -5,6 +5,7 @@ Imported when the first loop is made, together with asyncio; never by `import py
 
 from __future__ import annotations
 
+import errno
 import inspect
 import itertools
 import os
@@ -15,22 +16,30 @@ from asyncio import (
     base_events,
     base_futures,
     base_tasks,
+    constants,
     coroutines,
     events,
     exceptions,
     format_helpers,
     futures,
     tasks,
+    trsock,
     unix_events,
 )
 from collections.abc import Awaitable, Coroutine, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from . import _compatible
+from ._core import Future
 
 enter_compatible, check_compatible = _compatible.enter, _compatible.check
 StandardLoop = unix_events.SelectorEventLoop  # whose methods a loop in compatible mode has
-iscoroutine = coroutines.iscoroutine
+
+
+def iscoroutine(x: Any) -> TypeGuard[Coroutine[Any, Any, Any]]:
+    """As asyncio's, which remembers each type of which it has said yes, and so keeps it alive: of
+    our futures it need not be asked."""
+    return isinstance(x, Future) or coroutines.iscoroutine(x)
 
 
 # ── private names of asyncio ─────────────────────────────────────────────────────────────────
@@ -222,6 +231,19 @@ def report_callback(loop: Any, handle: Any, exc: BaseException) -> None:
     loop.call_exception_handler(_with_source(context, handle))
 
 
+# ── sock_recv and the like ───────────────────────────────────────────────────────────────────
+
+_check_ssl_socket = private(
+    base_events, "_check_ssl_socket", "an SSLSocket is not refused", lambda sock: None
+)
+
+
+def check_socket(loop: Any, sock: Any) -> None:
+    _check_ssl_socket(sock)
+    if loop._debug and sock.gettimeout() != 0:
+        raise ValueError("the socket must be non-blocking")
+
+
 # ── debug mode ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -236,6 +258,61 @@ def note_duration(loop: Any, what: Any, seconds: float) -> None:
     if seconds >= loop.slow_callback_duration:
         described = _format_handle(what) if isinstance(what, events.Handle) else repr(what)
         base_events.logger.warning("Executing %s took %.3f seconds", described, seconds)
+
+
+# ── transports ───────────────────────────────────────────────────────────────────────────────
+
+SENDFILE_TRY_NATIVE = private(constants, "_SendfileMode", "sendfile() copies by hand", None)
+if SENDFILE_TRY_NATIVE is not None:
+    SENDFILE_TRY_NATIVE = SENDFILE_TRY_NATIVE.TRY_NATIVE
+
+
+def log_debug(message: str, transport: Any) -> None:
+    base_events.logger.debug(message, transport)
+
+
+def log_transport_error(transport: Any, message: str, exc: BaseException) -> None:
+    base_events.logger.debug("%r: %s", transport, message, exc_info=exc)
+
+
+def log_warning(message: str) -> None:
+    base_events.logger.warning(message)
+
+
+def log_connection(server: Any, conn: Any) -> None:
+    base_events.logger.debug(
+        "%r got a new connection from %r: %r", server, conn.getpeername(), conn
+    )
+
+
+def report_transport_creation(loop: Any, exc: BaseException, protocol: Any) -> None:
+    if not loop._debug:
+        return  # as asyncio does
+    context = {
+        "message": "Error on transport creation for incoming connection",
+        "exception": exc,
+    }
+    if protocol is not None:
+        context["protocol"] = protocol
+    loop.call_exception_handler(context)
+
+
+def report_accept(loop: Any, exc: BaseException, sock: Any) -> None:
+    out = isinstance(exc, OSError) and exc.errno in _OUT_OF_RESOURCES
+    loop.call_exception_handler(
+        {
+            "message": "socket.accept() out of system resource" if out else "accept() failed",
+            "exception": exc,
+            "socket": trsock.TransportSocket(sock),
+        }
+    )
+
+
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def accept_later(loop: Any, resume: Any) -> Any:
+    return loop.call_later(constants.ACCEPT_RETRY_DELAY, resume)
 
 
 # ── what a task waits for ────────────────────────────────────────────────────────────────────

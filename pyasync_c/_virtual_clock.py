@@ -84,8 +84,8 @@ class VirtualClockLoop(EventLoop):
         raise RuntimeError(_describe_deadlock(self))
 
     def _waits_for_descriptors(self) -> bool:
-        own = self._ssock.fileno() if self._ssock is not None else -1
-        return any(fd != own for fd in self._selector.get_map())
+        own = self._ssock is not None and self._ssock.fileno() in self._selector.get_map()
+        return self._watched > own
 
 
 def _other_threads(loop: VirtualClockLoop) -> Iterator[threading.Thread]:

@@ -256,7 +256,8 @@ def _run_test(item: pytest.Function, coroutine: Any) -> Any:
 def _is_left_over(task: Any) -> bool:
     # Not what has been cancelled and was given no time to end, nor the closing of an async
     # generator that the test has not read to its end.
-    return not task.done() and task.cancelling() == 0 and inspect.iscoroutine(task.get_coro())
+    is_closing = type(task.get_coro()).__name__ == "async_generator_athrow"
+    return not task.done() and task.cancelling() == 0 and not is_closing
 
 
 def _report_leftovers(item: pytest.Function, tasks: list[Any]) -> None:
@@ -437,7 +438,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     reports = [r for kind in ("failed", "error") for r in terminalreporter.stats.get(kind, ())]
-    lines = {text for r in reports for name, text in r.user_properties if name == "pyasync_seed"}
+    # What failed while it was collected has no properties.
+    properties = [pair for r in reports for pair in getattr(r, "user_properties", ())]
+    lines = {text for name, text in properties if name == "pyasync_seed"}
     if lines:
         terminalreporter.section("pyasync_c: seeds that broke a test")
         for line in sorted(lines):

@@ -90,10 +90,10 @@ def build_package() -> None:
         stamp.write()
 
 
-def sanitizer_environment() -> dict[str, str]:
-    sanitizers = os.environ.get("PAC_SANITIZE", "").split(",")
+def sanitizer_environment(sanitizers: str) -> dict[str, str]:
+    """What a Python needs that is to import an extension built with PAC_SANITIZE=sanitizers."""
     names = {"address": "asan", "undefined": "ubsan", "thread": "tsan"}
-    libraries = [names[s] for s in sanitizers if s in names]
+    libraries = [names[s] for s in sanitizers.split(",") if s in names]
     if not libraries:
         return {}
     compiler = (sysconfig.get_config_var("CC") or "gcc").split()[0]
@@ -132,7 +132,7 @@ def main() -> int:
     env["PATH"] = str(ENVIRONMENT / "bin") + os.pathsep + env.get("PATH", "")
     env["VIRTUAL_ENV"] = str(ENVIRONMENT)
     env.pop("PYTHONHOME", None)
-    env |= sanitizer_environment()
+    env |= sanitizer_environment(os.environ.get("PAC_SANITIZE", ""))
     sys.stdout.flush()
     os.chdir(ROOT)
     os.execvpe(command[0], command, env)

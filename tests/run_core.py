@@ -151,6 +151,8 @@ class Build:
         self.wrapper = list(mode.wrapper)
         if mode.name == "tsan":
             self.wrapper = without_randomized_addresses()
+        headers = [*CORE.glob("*.h"), *TESTS.glob("*.h")]
+        self.newest_header = max(header.stat().st_mtime for header in headers)
         self.build_core()
 
     def run_tool(self, command: list[str]) -> None:
@@ -167,20 +169,20 @@ class Build:
         if done.stdout.strip():
             sys.stderr.write(done.stdout)
 
+    def compile_one(self, source: Path) -> Path:
+        """Its object, compiled again if the source or any header has changed since."""
+        output = self.directory / (source.stem + ".o")
+        newest = max(self.newest_header, source.stat().st_mtime)
+        if not output.exists() or output.stat().st_mtime <= newest:
+            partial = output.with_suffix(".part")
+            includes = [f"-I{CORE}", f"-I{TESTS}"]
+            self.run_tool([*self.compile, *includes, "-c", str(source), "-o", str(partial)])
+            partial.replace(output)
+        return output
+
     def build_core(self) -> None:
-        newest_header = max(h.stat().st_mtime for h in CORE.glob("*.h"))
-
-        def compile_one(source: Path) -> Path:
-            output = self.directory / (source.stem + ".o")
-            newest = max(source.stat().st_mtime, newest_header)
-            if not output.exists() or output.stat().st_mtime <= newest:
-                partial = output.with_suffix(".part")
-                self.run_tool([*self.compile, "-c", str(source), "-o", str(partial)])
-                partial.replace(output)
-            return output
-
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = [str(o) for o in pool.map(compile_one, sorted(CORE.glob("*.c")))]
+            objects = [str(o) for o in pool.map(self.compile_one, sorted(CORE.glob("*.c")))]
         self.archive.unlink(missing_ok=True)
         self.run_tool(["ar", "rcs", str(self.archive), *objects])
 
@@ -189,8 +191,7 @@ class Build:
         if stands_alone(source):
             inputs = [str(source)]
         else:
-            includes = [f"-I{CORE}", f"-I{TESTS}"]
-            inputs = [*includes, str(source), str(self.archive)]
+            inputs = [str(self.compile_one(source)), str(self.archive)]
         self.run_tool([*self.compile, *inputs, "-o", str(output), "-lpthread"])
         return output
 
@@ -254,6 +255,7 @@ def main() -> int:
     parser.add_argument("--mode", choices=MODES, default="plain")
     parser.add_argument("--verbose", action="store_true", help="show what every program prints")
     parser.add_argument("--argument", action="append", default=[], help="for the programs")
+    parser.add_argument("--limit", type=float, metavar="S", help="seconds for each program")
     parser.add_argument("names", nargs="*", metavar="NAME", help="'tutorial', or names of tests")
     options = parser.parse_args()
     mode = MODES[options.mode]
@@ -268,7 +270,7 @@ def main() -> int:
     failed = 0
     for source in sources:
         try:
-            outcome = build.check(source, arguments=options.argument)
+            outcome = build.check(source, options.limit, options.argument)
         except BuildError as error:
             outcome = Outcome(False, "does not build", str(error), 0)
         word = "ok  " if outcome.ok else "FAIL"

@@ -1,26 +1,28 @@
 #!/usr/bin/env python3
 """Builds the models of tests/model with the core's own sources, and lets Relacy explore them.
 
-    python3 tests/run_models.py [--deep | --quick] [NAME ...]
+    python3 tests/run_models.py [--deep | --quick] [--mode MODE] [NAME ...]
 
 Each model is explored twice: all executions with up to so many forced context switches, and then
-random ones; and once more, one switch lower, under
-AddressSanitizer, which sees what Relacy does not: a use after the last reference was given up.
---deep goes one switch and many more executions further; --quick goes one less, without
-AddressSanitizer. CXX chooses the compiler. Needs Relacy's
-headers (Debian: relacy-dev).
+random ones. That is done bare, and once more, one switch lower, under AddressSanitizer, which sees
+what Relacy does not: a use after the last reference was given up. A case of a model with many
+threads or long ones may ask for fewer switches. --deep goes one switch and many more executions
+further; --quick goes one less, and bare alone unless --mode asks for the other. CXX chooses the
+compiler, CXXFLAGS adds to its flags. Needs Relacy's headers (Debian: relacy-dev).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +32,7 @@ FLAGS = ["-std=c++17", "-O1", "-w", "-fpermissive", "-fno-sized-deallocation", "
 BARE = {"bound": 3, "random": 50_000}
 ADDRESS = {"bound": 2, "random": 20_000}
 QUICK = {"bound": 2, "random": 20_000}
+QUICK_ADDRESS = {"bound": 1, "random": 5_000}
 DEEP_BARE = {"bound": 4, "random": 10_000_000}
 DEEP_ADDRESS = {"bound": 3, "random": 1_000_000}
 
@@ -56,14 +59,32 @@ def build(source: Path, address: bool, core: Path) -> Path:
     flags = [*FLAGS, f"-I{core}", f"-I{MODELS}"]
     if address:
         flags += ["-fsanitize=address", "-g"]
+    flags += shlex.split(os.environ.get("CXXFLAGS", ""))
     command = [*compiler(), *flags, str(source), "-o", str(program), "-lpthread"]
     done = subprocess.run(command, text=True, capture_output=True)
     if done.returncode != 0:
-        sys.exit(f"{shlex.join(command)}\n{done.stderr}")
+        sys.exit(f"{source.stem} does not build:\n{shlex.join(command)}\n{done.stderr}")
     return program
 
 
-def explore(program: Path, limits: dict[str, int]) -> tuple[bool, str, float]:
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one model in one mode."""
+
+    ok: bool
+    output: str
+    seconds: float
+
+    def verdicts(self) -> list[str]:
+        """What a model's program says of each case and search."""
+        return [line for line in self.output.splitlines() if line.startswith(("ok   ", "FAIL "))]
+
+    def executions(self, search: str) -> int:
+        numbers = re.findall(rf": {search}.* (\d+) executions$", self.output, re.MULTILINE)
+        return sum(map(int, numbers))
+
+
+def explore(program: Path, limits: dict[str, int]) -> Outcome:
     command = [str(program)]
     for option, value in limits.items():
         command += [f"--{option}", str(value)]
@@ -74,22 +95,30 @@ def explore(program: Path, limits: dict[str, int]) -> tuple[bool, str, float]:
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
-    return done.returncode == 0, done.stdout, time.monotonic() - begin
+    outcome = Outcome(done.returncode == 0, done.stdout, time.monotonic() - begin)
+    if outcome.ok and not outcome.verdicts():
+        return Outcome(False, f"explored nothing\n{outcome.output}", outcome.seconds)
+    return outcome
 
 
-def report(ok: bool, title: str, output: str, seconds: float) -> None:
-    lines = output.splitlines()
-    verdicts = [line for line in lines if line.startswith(("ok   ", "FAIL "))]
-    print(f"{'ok  ' if ok else 'FAIL'} {title} {seconds:.1f} s")
-    for line in verdicts if ok else lines[:200]:
-        print("     " + line)
-    sys.stdout.flush()
+HEAD = f"{'model':20} {'mode':8} {'bound':>5} {'all of':>12} {'random':>12} {'seconds':>8}  result"
+
+
+def row(name: str, mode: str, bound: int, outcome: Outcome) -> str:
+    """A line of the table: all executions with up to `bound` forced switches, and random ones."""
+    return (
+        f"{name:20} {mode:8} {bound:5} {outcome.executions('bound'):12,} "
+        f"{outcome.executions('random'):12,} {outcome.seconds:8.1f}  "
+        + ("ok" if outcome.ok else "FAILED")
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--deep", action="store_true", help="much further, for hours")
     parser.add_argument("--quick", action="store_true", help="for a first look")
+    parser.add_argument("--mode", choices=["bare", "address"], help="one of the two alone")
+    parser.add_argument("--verbose", action="store_true", help="show each case of a model")
     parser.add_argument("--core", type=Path, default=ROOT / "csrc" / "core", help="the sources")
     parser.add_argument("names", nargs="*", metavar="NAME")
     arguments = parser.parse_args()
@@ -100,21 +129,38 @@ def main() -> int:
             sys.exit("no such model: " + " ".join(arguments.names))
     if not has_relacy():
         sys.exit("Relacy's headers are missing: install relacy-dev")
-    bare, address = (DEEP_BARE, DEEP_ADDRESS) if arguments.deep else (BARE, ADDRESS)
-    jobs = [(s, False, QUICK if arguments.quick else bare) for s in sources]
-    if not arguments.quick:
-        jobs += [(s, True, address) for s in sources]
+    limits = {"bare": BARE, "address": ADDRESS}
+    modes = ["bare", "address"]
+    if arguments.deep:
+        limits = {"bare": DEEP_BARE, "address": DEEP_ADDRESS}
+    elif arguments.quick:
+        limits = {"bare": QUICK, "address": QUICK_ADDRESS}
+        modes = ["bare"]
+    modes = [arguments.mode] if arguments.mode else modes
+    jobs = [(source, mode) for mode in modes for source in sources]
+    print(HEAD, flush=True)
 
-    def run(job: tuple[Path, bool, dict[str, int]]) -> bool:
-        source, address, limits = job
-        ok, output, seconds = explore(build(source, address, arguments.core), limits)
-        report(ok, source.stem + (" [address]" if address else ""), output, seconds)
-        return ok
+    def run(job: tuple[Path, str]) -> Outcome:
+        source, mode = job
+        outcome = explore(build(source, mode == "address", arguments.core), limits[mode])
+        lines = [row(source.stem, mode, limits[mode]["bound"], outcome)]
+        if not outcome.ok:
+            lines += ["    " + line for line in outcome.output.splitlines()[:200]]
+        elif arguments.verbose:
+            lines += ["    " + line for line in outcome.verdicts()]
+        print("\n".join(lines), flush=True)
+        return outcome
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(run, jobs))
-    print(f"\n{results.count(True)} passed, {results.count(False)} failed")
-    return 0 if all(results) else 1
+        outcomes = list(pool.map(run, jobs))
+    failed = [outcome for outcome in outcomes if not outcome.ok]
+    explored = sum(o.executions("bound") + o.executions("random") for o in outcomes)
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    print(
+        f"\n{len(outcomes) - len(failed)} passed, {len(failed)} failed; "
+        f"{explored:,} executions in {seconds:.0f} s, without building"
+    )
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -36,6 +36,32 @@ class Polled:
         self.future = None
 
 
+class Line:
+    """The model of a list whose waiters are woken all at once: who is in it, who was woken."""
+
+    def __init__(self):
+        self.waiting = set()
+        self.wakes = {}
+
+    def knows(self, one):
+        self.wakes[one] = 0
+
+    def wake_all(self):
+        for one in self.waiting:
+            self.wakes[one] += 1
+        self.waiting.clear()
+
+    def looked(self, one, value):
+        """A poll of `one` has come to `value`, or to PENDING."""
+        if value is PENDING:
+            self.waiting.add(one)
+        else:
+            self.waiting.discard(one)
+
+    def check(self):
+        assert {one: one.wakes for one in self.wakes} == self.wakes
+
+
 def polled(futures):
     """All of them, polled once and pending."""
     all_polled = [Polled(future) for future in futures]

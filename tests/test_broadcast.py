@@ -357,21 +357,26 @@ CAPACITY = 3
 
 
 class BroadcastMachine(RuleBasedStateMachine):
-    """The model: all that was sent, and for each receiver how far it is."""
+    """The model: all that was sent, how far each receiver is, and who waits."""
 
     receivers = Bundle("receivers")
+    waits = Bundle("waits")
 
     def __init__(self):
         super().__init__()
         self.tx, rx = broadcast(CAPACITY)
         rx.close()
         self.sent = []
-        self.at = {}  # receiver: (the next, its pending wait)
+        self.at = {}  # receiver: the next that it gets
+        self.gone = set()
         self.open = True
+        self.line = sync_machine.Line()
 
     def expected(self, rx):
         """What receiving is to give, and where the receiver stands then."""
         at = self.at[rx]
+        if rx in self.gone:
+            return ChannelClosed, at
         oldest = max(len(self.sent) - CAPACITY, 0)
         if at < oldest:
             return ("lagged", oldest - at), oldest
@@ -405,9 +410,11 @@ class BroadcastMachine(RuleBasedStateMachine):
             return self.outcome(lambda: self.tx.send(value))
 
         got = sync_machine.call(do, in_a_thread=by_thread)
-        if self.at and self.open:
-            assert got == len(self.at)
+        receivers = len(self.at) - len(self.gone)
+        if receivers and self.open:
+            assert got == receivers
             self.sent.append(value)
+            self.line.wake_all()
         else:
             assert got is ChannelClosed
 
@@ -423,39 +430,62 @@ class BroadcastMachine(RuleBasedStateMachine):
         assert sync_machine.call(do, in_a_thread=by_thread) == expected
         self.at[rx] = at
 
-    @rule(rx=receivers, cancel=st.booleans())
-    def recv(self, rx, cancel):
+    @rule(target=waits, rx=receivers)
+    def recv(self, rx):
         if rx is None:
+            return None
+        one = sync_machine.Polled(rx.recv())
+        one.rx = rx
+        self.line.knows(one)
+        return one
+
+    @rule(one=waits)
+    def poll(self, one):
+        if one is None or one.value is not PENDING:
             return
-        waiting = Polled(rx.recv())
-        expected, at = self.expected(rx)
-        got = self.outcome(waiting.poll)
+        expected, self.at[one.rx] = self.expected(one.rx)
+        got = one.poll()
+        if isinstance(got, Lagged):
+            got = "lagged", got.skipped
+        elif isinstance(got, ChannelClosed):
+            got = ChannelClosed
         assert got == (PENDING if expected is None else expected)
-        self.at[rx] = at
-        if expected is None:
-            if cancel:
-                waiting.future.drop()
-            self.send(False)
-            assert waiting.wakes == (0 if cancel else 1)
-            if not cancel:
-                expected, self.at[rx] = self.expected(rx)
-                assert waiting.poll() == expected
+        self.line.looked(one, got)
+
+    @rule(one=waits, in_a_thread=st.booleans())
+    def cancel(self, one, in_a_thread):
+        """It may be awaited again."""
+        if one is not None and one.value is PENDING:
+            sync_machine.call(one.future.close, in_a_thread=in_a_thread)
+            self.line.waiting.discard(one)
+
+    @rule(one=consumes(waits), by_hand=st.booleans(), in_a_thread=st.booleans())
+    def drop(self, one, by_hand, in_a_thread):
+        if one is not None:
+            sync_machine.call(one.drop, by_hand, in_a_thread=in_a_thread)
+            self.line.waiting.discard(one)
 
     @rule(rx=consumes(receivers))
     def receiver_goes(self, rx):
         if rx is not None:
-            del self.at[rx]
+            self.gone.add(rx)
             rx.close()
+            self.line.wake_all()
 
-    @rule(chance=st.integers(0, 9))
-    def sender_goes(self, chance):
-        if chance == 0:
-            self.tx.close()
+    @rule(chance=st.integers(0, 9), by_thread=st.booleans())
+    def sender_goes(self, chance, by_thread):
+        if chance == 0 and self.open:
+            sync_machine.call(self.tx.close, in_a_thread=by_thread)
             self.open = False
+            self.line.wake_all()
 
     @invariant()
     def as_many_receivers(self):
-        assert f"receivers={len(self.at)} " in repr(self.tx)
+        assert f"receivers={len(self.at) - len(self.gone)} " in repr(self.tx)
+
+    @invariant()
+    def the_same_were_woken(self):
+        self.line.check()
 
 
 TestBroadcastAgainstModel = BroadcastMachine.TestCase

@@ -12,7 +12,7 @@ import sync_machine
 from helpers import CountingWaker, Manual, Worker, collect, every_loop, python, turns
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
-from test_join import LONG, Boom, Work, awaits, reports, until
+from test_join import LONG, Boom, Work, awaits, later, reports, until
 
 import pyasync_c
 from pyasync_c import PENDING, CancellationToken, join, ready
@@ -259,13 +259,15 @@ def test_none_once_it_is_cancelled_and_the_work_has_ended(run):
     async def main():
         seen, root, work = reports(), CancellationToken(), Work()
         token = root.child_token()
-        threading.Timer(0.003, root.cancel).start()
+        by_thread = threading.Timer(0.003, root.cancel)
+        first = asyncio.ensure_future(later(lambda: len(work.log) == 1, by_thread.start))
         assert await token.run_until_cancelled(work("a", LONG)) is None
         assert work.ended() == ["a"]
         token = CancellationToken()
-        asyncio.get_running_loop().call_later(0.003, token.cancel)
+        second = asyncio.ensure_future(later(lambda: len(work.log) == 4, token.cancel))
         assert await token.run_until_cancelled(join(work("b", LONG), work("c", LONG))) is None
         assert work.ended() == ["a", "b", "c"]
+        await asyncio.gather(first, second)
         assert seen == []
 
     run(main())
@@ -319,9 +321,10 @@ def test_a_future_stays_usable(run):
 @every_loop
 def test_errors_of_the_end_are_reported(run):
     async def main():
-        seen, token, error = reports(), CancellationToken(), Boom()
-        asyncio.get_running_loop().call_later(0.003, token.cancel)
-        assert await token.run_until_cancelled(Work()("a", LONG, cleanup=error)) is None
+        seen, token, error, work = reports(), CancellationToken(), Boom(), Work()
+        cancels = asyncio.ensure_future(later(lambda: work.log, token.cancel))
+        assert await token.run_until_cancelled(work("a", LONG, cleanup=error)) is None
+        await cancels
         assert [context["exception"] for context in seen] == [error]
 
     run(main())

@@ -62,7 +62,7 @@ LEVELS = [
     ["platform", "poll", "list", "runnable"],
     ["waker", "future", "async"],
     ["atomic_waker", "task_state", "inject", "budget", "shuffle", "waitlist", "wheel"],
-    ["scheduler", "task", "reactor", "park"],
+    ["scheduler", "task", "wake_group", "reactor", "io", "park"],
     ["executor"],
 ]
 ORDER = [name for level in LEVELS for name in level]

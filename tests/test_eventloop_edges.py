@@ -351,14 +351,15 @@ def test_a_loop_that_runs_in_one_thread_is_not_run_by_another(our_loop):
     our_loop.run_until_complete(our_loop.shutdown_default_executor())
 
 
-def test_one_loop_in_turn_on_two_threads(loop):
+def test_one_loop_in_turn_on_two_threads(new_loop):
     async def main():
         await pyasync_c.sleep(0.001)
         await asyncio.sleep(0.001)
         return threading.get_ident()
 
-    here = loop.run_until_complete(main())
-    there = Worker(loop.run_until_complete, main()).result()
+    with contextlib.closing(new_loop()) as loop:
+        here = loop.run_until_complete(main())
+        there = Worker(loop.run_until_complete, main()).result()
     assert here == threading.get_ident() != there
 
 
@@ -1009,7 +1010,7 @@ def test_coroutine_origins_are_tracked_in_debug_mode_only(loop):
 
 
 @eager
-def test_eager_tasks_wait_for_leaves_of_both_kinds(loop):
+def test_eager_tasks_wait_for_leaves_of_both_kinds(new_loop):
     log = []
 
     async def child(name, leaf=None):
@@ -1020,7 +1021,7 @@ def test_eager_tasks_wait_for_leaves_of_both_kinds(loop):
         return name
 
     async def main():
-        loop.set_task_factory(asyncio.eager_task_factory)
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
         me = asyncio.current_task()
         done = asyncio.create_task(child("done"))
         assert done.done()
@@ -1033,7 +1034,8 @@ def test_eager_tasks_wait_for_leaves_of_both_kinds(loop):
         assert asyncio.all_tasks() == {me, *waits}
         return await asyncio.gather(done, *waits)
 
-    assert loop.run_until_complete(main()) == ["done", "asyncio", "ours"]
+    with contextlib.closing(new_loop()) as loop:
+        assert loop.run_until_complete(main()) == ["done", "asyncio", "ours"]
     assert log == ["done", "asyncio", "ours", "main", "asyncio'", "ours'"]
 
 

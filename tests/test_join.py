@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import functools
 import gc
 import sys
 import warnings
@@ -13,6 +14,7 @@ from helpers import (
     OUR_RUNTIME,
     CountingWaker,
     Manual,
+    awaits,
     collect,
     every_loop,
     turns,
@@ -21,7 +23,7 @@ from helpers import (
 from hypothesis import given, strategies as st
 
 import pyasync_c
-from pyasync_c import PENDING, join, pending, ready, sleep
+from pyasync_c import PENDING, join, pending, ready, select, sleep
 
 LONG = 1000.0
 
@@ -58,6 +60,13 @@ async def until(condition):
     """Let others run until it holds."""
     while not condition():
         await asyncio.sleep(0)
+
+
+async def later(condition, act):
+    """Once it holds, and others have waited a while."""
+    await until(condition)
+    await asyncio.sleep(0.003)
+    act()
 
 
 def reports():
@@ -329,9 +338,10 @@ def test_a_child_that_was_cancelled_by_somebody_else(run):
             me.append(asyncio.current_task())
             await sleep(LONG)
 
-        asyncio.get_running_loop().call_later(0.003, lambda: me[0].cancel())
+        somebody = asyncio.ensure_future(later(lambda: me, lambda: me[0].cancel()))
         with pytest.raises(asyncio.CancelledError):
             await join(work("a", LONG), gives_itself_up())
+        await somebody
         assert work.ended() == ["a"]
         assert asyncio.current_task().cancelling() == 0
 
@@ -447,10 +457,6 @@ def test_cancelling_cancels_the_children_and_waits_for_them(run):
     run(main())
 
 
-async def awaits(awaitable):
-    return await awaitable
-
-
 @every_loop
 def test_cancelled_before_it_began(run):
     async def main():
@@ -541,6 +547,113 @@ def test_a_join_of_futures_can_be_awaited_again_after_a_cancel(run):
         manual.set(1)
         assert await both == (None, 1)
 
+    run(main())
+
+
+NESTED = [
+    lambda f: join(join(f)),
+    lambda f: join(select(pending(), f)),
+    lambda f: select(pending(), join(f, pending())),
+    lambda f: select(select(f)),
+    lambda f: join(join(f), pyasync_c.CancellationToken().run_until_cancelled(join(pending()))),
+    lambda f: functools.reduce(lambda inner, _: select(join(inner)), range(20), f),
+]
+
+
+@every_loop
+@pytest.mark.parametrize("nest", NESTED)
+def test_a_future_in_a_nested_one_is_free_after_a_cancel(run, nest):
+    """However deep it is, and though somebody may await the outer one again."""
+
+    async def main():
+        notify, manual = pyasync_c.Notify(), Manual()
+        notified = notify.notified()
+        outers = [nest(notified), nest(manual)]
+        tasks = [asyncio.ensure_future(awaits(outer)) for outer in outers]
+        await turns()
+        assert repr(notify) == "<Notify waiters=1 permit=no>"
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert repr(notify) == "<Notify waiters=0 permit=no>"
+        assert manual.drops == 1
+        notify.notify_one()
+        assert await notify.notified() is None  # it was not given to one that waits no more
+        notify.notify_one()
+        assert await notified is None
+        manual.set("usable")
+        assert await manual == "usable"
+
+    run(main())
+
+
+@every_loop
+def test_a_nested_one_may_be_awaited_again_after_a_cancel(run):
+    async def main():
+        for again in (lambda f: join(join(f)), lambda f: select(join(select(f)))):
+            manual, task = Manual(), asyncio.get_running_loop().create_future()
+            outer = again(join(manual, task))
+            for _ in range(3):
+                waiting = asyncio.ensure_future(awaits(outer))
+                await turns()
+                waiting.cancel()
+                await asyncio.wait([waiting])
+            assert manual.drops == 3
+            assert not task.cancelled()
+            manual.set("manual")
+            task.set_result("task")
+            assert "('manual', 'task')" in str(await outer)
+
+    run(main())
+
+
+@every_loop
+def test_a_nested_one_whose_children_go_on_lets_go_of_its_futures(run):
+    async def main():
+        work, notify, given = Work(), pyasync_c.Notify(), Manual()
+        inner = join(notify.notified(), work("child", 0.01), given, ready("ready"))
+        outer = join(join(inner))
+        waiting = asyncio.ensure_future(awaits(outer))
+        await until(lambda: work.log == [("begins", "child")])
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert repr(notify) == "<Notify waiters=0 permit=no>"
+        assert given.drops == 1
+        notify.notify_one()
+        given.set("given")
+        assert await inner == (None, "child", "given", "ready")
+        assert work.log == [("begins", "child")]
+
+    run(main())
+
+
+@every_loop
+@pytest.mark.parametrize("what", ["inner", "outer"])
+def test_a_future_that_drops_the_join_which_lets_go_of_it(run, what):
+    class Drops(Manual):
+        def drop(self):
+            super().drop()
+            {"inner": inner, "outer": outer}[what].drop()
+
+    async def main():
+        nonlocal inner, outer
+        first, last, work = Drops(), Manual(), Work()
+        for others in ([], [work("child", LONG)]):
+            inner = join(first, *others, last)
+            outer = join(join(inner))
+            waiting = asyncio.ensure_future(awaits(outer))
+            await turns()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            assert waiting.cancelled()
+            with pytest.raises(RuntimeError, match="dropped"):
+                await {"inner": inner, "outer": outer}[what]
+            inner = outer = waiting = None
+            collect()
+        assert last.drops == 2
+        await until(lambda: work.ended() == ["child"])
+
+    inner = outer = None
     run(main())
 
 
@@ -829,7 +942,10 @@ class ModelJoin:
             member.let_go()
 
     def let_go(self):
-        """By the join that it is in: it stays as it is for whoever else refers to it."""
+        """By the join that it is in: it stays usable for whoever else refers to it."""
+        if self.phase == "running":
+            for member in self.members:
+                member.let_go()
 
     def cancel(self):
         if self.phase == "running":
@@ -1052,7 +1168,6 @@ def test_as_a_plain_model(run, tree, changes):
             assert task.result() == outcome
         assert ended == expected_ends
         assert len(seen) == expected_reports
-        task = None  # its error refers to the join, which would stay as it is for another await
         for key in everything:  # what was given, or polled in place, is usable
             if key not in results and kinds[key] == "given":
                 assert not futures[key].done()

@@ -5,25 +5,22 @@ import asyncio
 import ctypes
 import gc
 import inspect
+import os
+import socket
 import sys
+import threading
+import tracemalloc
 import weakref
 
 import pytest
-from helpers import collect, open_fds, python, run_asyncio, turns, unraisable
+from helpers import awaits, collect, open_fds, python, run_asyncio, turns, unraisable
+from net_peer import tls_contexts
+from surface import INTERNAL, native_types
 
 import pyasync_c
 from pyasync_c import PENDING, Notify, _core
 
 _core._need_asyncio()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_collections():
-    """Leave out of every collection what pytest and the other tests have made."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class Once(pyasync_c.Future):
@@ -50,28 +47,12 @@ async def nothing():
     pass
 
 
-async def awaits(awaitable):
-    return await awaitable
-
-
 async def cancel(task):
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
-# ── what every type is made of ───────────────────────────────────────────────────────────────
-
-
-async def make_task():
-    task = pyasync_c.spawn(nothing())
-    await task
-    return task
-
-
-async def make_asyncio_future():
-    future = asyncio.get_running_loop().create_future()
-    future.set_result(1)
-    return future
+# ── types that are met within C ──────────────────────────────────────────────────────────────
 
 
 async def make_future_iterator():
@@ -86,26 +67,54 @@ async def make_immediate():
     return immediate
 
 
-async def make_handle():
-    handle = asyncio.get_running_loop().call_soon(nothing_at_all)
-    await turns()
-    return handle
-
-
-async def make_timer_handle():
-    handle = asyncio.get_running_loop().call_later(1000, nothing_at_all)
-    handle.cancel()
-    return handle
-
-
 def nothing_at_all():
     pass
 
 
-def make_loop():
-    loop = pyasync_c.new_event_loop()
-    loop.close()
-    return loop
+async def make_connection(server_context=None, **client_options):
+    """A server, a connection to it, and a line each way by asyncio's streams."""
+
+    async def answer(reader, writer):
+        writer.write(await reader.readline())
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=server_context)
+    reader, writer = await asyncio.open_connection(
+        *server.sockets[0].getsockname(), **client_options
+    )
+    writer.write(b"line\n")
+    assert await reader.readline() == b"line\n"
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
+
+
+async def make_tls_connection():
+    server_context, client_context = tls_contexts()
+    await make_connection(server_context, ssl=client_context, server_hostname="localhost")
+
+
+async def make_pipes():
+    loop = asyncio.get_running_loop()
+    read, write = os.pipe()
+    reader, _ = await loop.connect_read_pipe(asyncio.Protocol, open(read, "rb", 0))
+    writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, open(write, "wb", 0))
+    writer.close()
+    reader.close()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+async def make_datagrams():
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(
+        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+    )
+    transport.close()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 def make_bridge():
@@ -115,13 +124,8 @@ def make_bridge():
     run_asyncio(main())
 
 
-async def make_run_until_cancelled():
-    return await pyasync_c.CancellationToken().run_until_cancelled(nothing())
-
-
-async def make_select(kind):
-    loser = asyncio.get_running_loop().create_future() if kind == "asyncio" else pyasync_c.pending()
-    return await pyasync_c.select(loser, nothing())
+async def make_select():
+    return await pyasync_c.select(asyncio.get_running_loop().create_future(), nothing())
 
 
 async def make_oneshot():
@@ -181,83 +185,64 @@ async def make_watch():
         await rx.changed()
 
 
-# How to make, and let go, of an object of each type: a plain function outside of a loop, or an
-# async one within.
-MAKES = {
-    "Acquire": lambda: pyasync_c.Lock().acquire(),
-    "AcquirePermit": lambda: pyasync_c.Semaphore(1).acquire(),
-    "AsyncioFuture": make_asyncio_future,
-    "Barrier": lambda: pyasync_c.Barrier(2),
-    "BarrierWait": lambda: pyasync_c.Barrier(2).wait(),
-    "BranchCallback": lambda: make_select("asyncio"),
+def capi_functions():
+    """The functions of pyasync_c.h, as addresses, from waker_from_object on."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    table = pointer(pyasync_c._core._C_API, b"pyasync_c._core._C_API")
+    return (ctypes.c_void_p * 20).from_address(table + 8)
+
+
+def make_promised():
+    functions = capi_functions()
+    new = ctypes.PYFUNCTYPE(ctypes.py_object, *[ctypes.c_void_p] * 3)(functions[2])
+    release = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 2)(functions[7])
+    # size, name, convert (never called), and no other callback.
+    kind = (ctypes.c_size_t * 8)(64, 0, functions[2], 0, 0, 0, 0, 0)
+    name = ctypes.create_string_buffer(b"test.Promise")
+    kind[1] = ctypes.addressof(name)
+    handle = ctypes.c_void_p()
+    awaitable = new(ctypes.addressof(kind), None, ctypes.addressof(handle))
+    assert repr(awaitable) == "<test.Promise pending>"
+    release(handle, None)
+    del awaitable
+
+
+def make_c_future():
+    functions = capi_functions()
+    to_object = ctypes.PYFUNCTYPE(ctypes.py_object, *[ctypes.c_void_p] * 2)(functions[10])
+    dropped = []
+    drop = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(dropped.append)
+    # A vtable of poll (never called) and drop, and the future that points to it.
+    vtable = (ctypes.c_void_p * 2)(functions[10], ctypes.cast(drop, ctypes.c_void_p))
+    future = ctypes.c_void_p(ctypes.addressof(vtable))
+    to_object(ctypes.addressof(future), None)
+    assert len(dropped) == 1
+
+
+# Types that surface.py makes no object of, since they are met only from within C or need a
+# connection: what has one in it from beginning to end. A plain function outside of a loop, or an
+# async one within ours. The others come and go in test_references.py.
+LIVES = {
+    "BranchCallback": make_select,
     "Bridge": make_bridge,
-    "CancellationToken": lambda: pyasync_c.CancellationToken().child_token(),
-    "Cancelled": lambda: pyasync_c.CancellationToken().cancelled(),
-    "Context": lambda: pyasync_c.Context(pyasync_c.noop_waker()),
-    "Delay": lambda: pyasync_c.sleep(1, []),
-    "Event": pyasync_c.Event,
-    "EventLoop": make_loop,
-    "EventWait": lambda: pyasync_c.Event().wait(),
-    "Future": Once,
+    "CFuture": make_c_future,
+    "DatagramTransport": make_datagrams,
     "FutureIter": make_future_iterator,
-    "Handle": make_handle,
     "Immediate": make_immediate,
-    "IntoFuture": lambda: pyasync_c.into_future(asyncio.sleep(0)).drop(),
-    "Join": lambda: pyasync_c.join(pyasync_c.ready(1), pyasync_c.pending()),
-    "Lock": pyasync_c.Lock,
-    "LoopBase": make_loop,
-    "Notified": lambda: Notify().notified(),
-    "Notify": Notify,
-    "OnceCell": pyasync_c.OnceCell,
-    "OnceInit": lambda: pyasync_c.OnceCell().get_or_init(list),
-    "PendingFuture": pyasync_c.pending,
-    "PendingType": lambda: PENDING,
-    "Permit": lambda: pyasync_c.Semaphore(1).try_acquire(),
-    "PollFn": lambda: pyasync_c.poll_fn(nothing_at_all),
-    "PollOnce": lambda: pyasync_c.poll_once(pyasync_c.pending()),
-    "ReadyFuture": lambda: pyasync_c.ready([]),
-    "RunUntilCancelled": make_run_until_cancelled,
-    "RwLock": pyasync_c.RwLock,
-    "Select": lambda: make_select("ours"),
-    "Semaphore": lambda: pyasync_c.Semaphore(1),
-    "SemaphoreClosed": pyasync_c.SemaphoreClosed,
-    "Task": make_task,
-    "TimerHandle": make_timer_handle,
-    "Timeout": lambda: pyasync_c.timeout(1),
-    "Waker": pyasync_c.noop_waker,
-    "YieldNow": pyasync_c.yield_now,
-    **dict.fromkeys(["Oneshot", "OneshotAwait", "OneshotReceiver", "OneshotSender"], make_oneshot),
-    **dict.fromkeys(["Mpsc", "Receiver", "Recv", "Send", "Sender", "UnboundedSender"], make_mpsc),
-    **dict.fromkeys(["ChannelEmpty", "ChannelFull", "Closed"], make_mpsc),
-    **dict.fromkeys(
-        ["Broadcast", "BroadcastReceiver", "BroadcastRecv", "BroadcastSender", "Lagged"],
-        make_broadcast,
-    ),
-    **dict.fromkeys(
-        ["ChannelClosed", "Watch", "WatchReceiver", "WatchSender", "WatchWait"], make_watch
-    ),
+    "Promised": make_promised,
+    **dict.fromkeys(["ReadPipeTransport", "WritePipeTransport"], make_pipes),
+    **dict.fromkeys(["Listener", "StreamRead", "StreamReader", "StreamTransport"], make_connection),
+    **dict.fromkeys(["MemoryWindow", "TlsProtocolBase", "TlsTransportBase"], make_tls_connection),
+    **dict.fromkeys(["Oneshot", "OneshotAwait"], make_oneshot),
+    "Mpsc": make_mpsc,
+    "Broadcast": make_broadcast,
+    "Watch": make_watch,
 }
 
 
-def native_types():
-    """Every type of the C module, also those that have no public name."""
-    gc.unfreeze()
-    found = {
-        kind.__name__: kind
-        for kind in gc.get_objects()
-        if isinstance(kind, type)
-        and kind.__module__ in ("pyasync_c", "pyasync_c._core")
-        and not kind.__flags__ & (1 << 9) == 0  # heap types only
-        and kind.__module__ != __name__
-    }
-    gc.freeze()
-    return found
-
-
 def test_every_type_is_known_here():
-    pyasync_c.run(make_future_iterator())
-    names = set(native_types())
-    assert names and names - set(MAKES) == set()
+    assert set(LIVES) == INTERNAL
 
 
 def use(make, times):
@@ -273,13 +258,13 @@ def use(make, times):
     collect()
 
 
-@pytest.mark.parametrize("name", MAKES)
+@pytest.mark.parametrize("name", LIVES)
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 def test_references_to_a_type_balance(name):
     kinds = native_types()
-    use(MAKES[name], 10)  # fills the free lists
+    use(LIVES[name], 10)  # fills the free lists
     before = {name: sys.getrefcount(kind) for name, kind in kinds.items()}
-    use(MAKES[name], 300)
+    use(LIVES[name], 300)
     after = {name: sys.getrefcount(kind) for name, kind in kinds.items()}
     assert {k: after[k] - before[k] for k in after if abs(after[k] - before[k]) > 20} == {}
 
@@ -469,9 +454,6 @@ async def use_meetings():
         await asyncio.sleep(0)
         return []
 
-    async def awaits(awaitable):
-        return await awaitable
-
     tasks = [asyncio.ensure_future(awaits(barrier.wait())) for _ in range(2)]
     tasks += [asyncio.ensure_future(awaits(event.wait())) for _ in range(3)]
     tasks += [asyncio.ensure_future(awaits(cell.get_or_init(f))) for f in (fails, makes, makes)]
@@ -541,17 +523,21 @@ def test_repeated_use_keeps_nothing(run, name):
                 await repeated()
 
         await many(50)
-        collect()
-        before = sys.getallocatedblocks(), malloced()
-        await many(400)
-        collect()
-        after = sys.getallocatedblocks(), malloced()
-        return after[0] - before[0], after[1] - before[1]
+        kept = []
+        for _ in range(3):
+            collect()
+            before = sys.getallocatedblocks(), malloced()
+            await many(400)
+            collect()
+            after = sys.getallocatedblocks(), malloced()
+            kept.append((after[0] - before[0], after[1] - before[1]))
+        return kept
 
-    blocks, size = run(main())
-    # One object kept in each round would be 400 blocks, or as many times its size.
-    assert blocks < 200
-    assert size < 400 * 16
+    blocks, sizes = zip(*run(main()), strict=True)
+    # One object kept in each use would be 400 blocks a round, or as many times its size. One round
+    # can meet what the interpreter or the C library grows by at times; three cannot.
+    assert min(blocks) < 200
+    assert min(sizes) < 400 * 16
 
 
 def test_tasks_made_by_their_constructor_are_made_from_what_earlier_ones_left():
@@ -880,6 +866,35 @@ def test_runs_leave_no_descriptor(run):
     assert open_fds() == before
 
 
+@pytest.mark.parametrize("size", [1024, 1 << 18, 1 << 22])
+def test_who_waits_for_bytes_has_no_memory_for_them(size):
+    many = 20
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        pairs = [socket.socketpair() for _ in range(many + 1)]
+        waiting = [asyncio.create_task(loop.sock_recv(pairs[0][0], size))]
+        await turns()  # what is made once
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            waiting += [asyncio.create_task(loop.sock_recv(one, size)) for one, _ in pairs[1:]]
+            await turns()
+            held = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        for _, two in pairs:
+            two.send(b"here")
+        assert await asyncio.gather(*waiting) == [b"here"] * (many + 1)
+        for one, two in pairs:
+            one.close()
+            two.close()
+        return held
+
+    # A Task, an operation, and what the loop knows of a descriptor.
+    assert 0 < pyasync_c.run(main()) < many * 3000
+
+
 # ── the collector and destructors in odd places ──────────────────────────────────────────────
 
 
@@ -1064,6 +1079,7 @@ print(pyasync_c.run(main()))
 """
 
 
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="ASan keeps what is freed")
 def test_resident_memory_is_flat():
     # 16 bytes kept of each would be 6400 KiB.
     assert int(python(RESIDENT)) < 4096
@@ -1279,25 +1295,105 @@ def in_a_cell(value):
     return cell
 
 
-def after_an_error(error):
-    lagged = pyasync_c.Lagged(1)
-    lagged.__context__ = error
-    return lagged
+def in_a_future(value):
+    future = LOOP.create_future()
+    future.set_result(value)
+    return future
 
 
-@pytest.mark.parametrize(
-    "link",
-    [in_a_oneshot, in_a_channel, in_a_broadcast, in_a_watch, in_a_cell, after_an_error],
-)
-def test_a_long_chain_of_values_is_freed_without_deep_recursion(link):
+def in_a_task(value):
+    async def give():
+        return value
+
+    task = LOOP.create_task(give())
+    LOOP.run_until_complete(task)
+    return task
+
+
+def in_a_callback(value):
+    future = LOOP.create_future()
+    future.add_done_callback(method_of(value, "cancel"))
+    return future
+
+
+def method_of(value, *names):
+    """Something to call that refers to it."""
+    return next((getattr(value, name) for name in names if hasattr(value, name)), value.__repr__)
+
+
+def future_of(value):
+    return value if isinstance(value, pyasync_c.Future) else pyasync_c.ready(value)
+
+
+class Awaitable:
+    def __init__(self, value):
+        self.value = value
+
+    def __await__(self):
+        return iter(())
+
+
+LOOP = pyasync_c.new_event_loop()
+SENDER, RECEIVER = pyasync_c.channel(1)
+CELL, WATCHED = pyasync_c.OnceCell(), pyasync_c.watch(0)[1]
+LINKS = {
+    "oneshot": in_a_oneshot,
+    "channel": in_a_channel,
+    "broadcast": in_a_broadcast,
+    "watch": in_a_watch,
+    "watch's sender": lambda value: pyasync_c.watch(value)[0],
+    "cell": in_a_cell,
+    "ready": pyasync_c.ready,
+    "sleep": lambda value: pyasync_c.sleep(1, value),
+    "send": lambda value: SENDER.send(value),
+    "poll_fn": lambda value: pyasync_c.poll_fn(method_of(value, "poll")),
+    "poll_once": lambda value: pyasync_c.poll_once(future_of(value)),
+    "into_future": lambda value: pyasync_c.into_future(Awaitable(value)),
+    "join": lambda value: pyasync_c.join(future_of(value), pyasync_c.pending()),
+    "select": lambda value: pyasync_c.select(future_of(value)),
+    "get_or_init": lambda value: CELL.get_or_init(method_of(value, "drop")),
+    "wait_for": lambda value: WATCHED.wait_for(method_of(value, "drop")),
+    "waker": lambda value: pyasync_c.Waker(method_of(value, "wake")),
+    "future": in_a_future,
+    "task": in_a_task,
+    "callback": in_a_callback,
+}
+
+
+class Last(Exception):
+    def __init__(self, freed):
+        self.freed = freed
+
+    def __del__(self):
+        self.freed.append(True)
+
+
+def chain(link, freed):
+    value = Last(freed)
+    for _ in range(100_000):
+        value = link(value)
+    del value
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_long_chain_of_values_is_freed_on_a_small_stack(link):
     freed = []
+    before = threading.stack_size(512 << 10)
+    try:
+        thread = threading.Thread(target=chain, args=(LINKS[link], freed))
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    assert freed == [True]
 
-    class Last(Exception):
-        def __del__(self):
-            freed.append(True)
 
-    chain = Last()
-    for _ in range(200_000):
-        chain = link(chain)
-    del chain
+def test_a_long_chain_of_errors_is_freed_without_deep_recursion():
+    def after_an_error(error):
+        lagged = pyasync_c.Lagged(1)
+        lagged.__context__ = error
+        return lagged
+
+    freed = []
+    chain(after_an_error, freed)
     assert freed == [True]

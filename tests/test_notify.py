@@ -9,6 +9,7 @@ import pytest
 from helpers import CountingWaker, Worker, every_loop, turns
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from sync_machine import call
 
 import pyasync_c
 from pyasync_c import PENDING, Notify
@@ -32,6 +33,12 @@ class Waiter:
     @property
     def wakes(self):
         return self.counting.count
+
+    def drop(self, by_hand):
+        """As a task that is cancelled does it; or as the collector does."""
+        if by_hand:
+            self.notified.drop()
+        self.notified = None
 
 
 def waiting(notify, count):
@@ -717,20 +724,20 @@ class NotifyMachine(RuleBasedStateMachine):
         self.pairs.append(pair)
         return pair
 
-    @rule(times=st.integers(1, 3))
-    def notify_one(self, times):
+    @rule(times=st.integers(1, 3), in_a_thread=st.booleans())
+    def notify_one(self, times, in_a_thread):
         for _ in range(times):
-            self.notify.notify_one()
+            call(self.notify.notify_one, in_a_thread=in_a_thread)
             self.model.notify(0)
 
-    @rule()
-    def notify_last(self):
-        self.notify.notify_last()
+    @rule(in_a_thread=st.booleans())
+    def notify_last(self, in_a_thread):
+        call(self.notify.notify_last, in_a_thread=in_a_thread)
         self.model.notify(-1)
 
-    @rule()
-    def notify_waiters(self):
-        self.notify.notify_waiters()
+    @rule(in_a_thread=st.booleans())
+    def notify_waiters(self, in_a_thread):
+        call(self.notify.notify_waiters, in_a_thread=in_a_thread)
         self.model.notify_waiters()
 
     @rule(pair=waiters)
@@ -743,13 +750,10 @@ class NotifyMachine(RuleBasedStateMachine):
         ours, model = pair
         assert ours.notified.enable() == model.look()
 
-    @rule(pair=consumes(waiters), by_hand=st.booleans())
-    def drop(self, pair, by_hand):
+    @rule(pair=consumes(waiters), by_hand=st.booleans(), in_a_thread=st.booleans())
+    def drop(self, pair, by_hand, in_a_thread):
         ours, model = pair
-        if by_hand:
-            ours.notified.drop()
-        else:
-            ours.notified = None
+        call(ours.drop, by_hand, in_a_thread=in_a_thread)
         model.drop()
 
     @invariant()

@@ -63,6 +63,15 @@ one that always crashes
 # Lines of those that use sockets, whose order is the system's.
 AMONG_OTHERS = {
     "chat_server": ["server: sleepy comes", "ann and ben have said 200 lines"],
+    "redis_server": [
+        "a pipeline of 1000 INCR ends with 1000",
+        "INCR greeting: ERR value is not an integer or out of range",
+        "the server has stopped",
+    ],
+    "tcp_proxy": [
+        "the third waits; who is idle makes room",
+        "1000018 bytes there, 1000018 back",
+    ],
     "crawler": [
         "/tea: 200, 4 links",
         "/missing: 404, 0 links",
@@ -149,16 +158,23 @@ def test_bench_measures_and_writes(tmp_path):
 
 
 def test_bench_asks_the_echo_servers(tmp_path):
+    # Each kind, link and size once, and more connections than a process may open at first.
+    protocols = "echo_protocol_tcp_1b_10,echo_protocol_unix_1k_10,echo_protocol_tls_100k_10"
+    streams = "echo_streams_tcp_1k_1000,echo_streams_unix_100k_1,echo_streams_tls_flow"
+    socks = "echo_sock_tcp_1k_10,echo_sock_unix_10k_100"
     written = tmp_path / "echo.json"
     shown = call(
-        *("-m", "pyasync_c", "bench", "--quick", "--shapes", "echo"),
-        *("--frameworks", "pyasync_c-asyncio,asyncio", "--json", written),
+        *("-m", "pyasync_c", "bench", "--quick", "--shapes", f"{protocols},{streams},{socks}"),
+        *("--frameworks", "pyasync_c,pyasync_c-asyncio,asyncio", "--json", written),
     )
     assert "requests per second" in shown
     for result in json.loads(written.read_text())["results"]:
         assert result["error"] is None
         assert 0 < result["p50_ns"] <= result["p99_ns"]
-    only = call("-m", "pyasync_c", "bench", "--load", written, "--shapes", "echo_unix_1k")
+        assert result["samples_ns"][0][4] > 0  # the client's processor time
+    only = call(
+        "-m", "pyasync_c", "bench", "--load", written, "--shapes", "echo_protocol_unix_1k_10"
+    )
     assert "Unix" in only and "TCP" not in only
 
 
@@ -192,9 +208,24 @@ def test_applications_are_measured(tmp_path, by):
     )
     assert ("by wrk" in shown) == (by == "wrk")
     lines = [line.split() for line in shown.splitlines()[2:]]
-    assert [line[0] for line in lines] == ["aiohttp", "aiohttp", "uvicorn", "uvicorn"]
+    assert [line[0] for line in lines] == [
+        *("aiohttp", "aiohttp", "uvicorn", "uvicorn", "uvicorn-10k", "uvicorn-10k")
+    ]
     if by == "wrk":
         assert all("1,000" in line for line in lines)
+
+
+@pytest.mark.parametrize("header", ["zlib.h", "sqlite3.h"])
+def test_extensions_are_measured(header):
+    if not Path("/usr/include", header).exists():
+        pytest.skip(f"{header} is missing, so benchmarks/extensions.py is not tested")
+    work = "compress-1k" if header == "zlib.h" else "sqlite-1"
+    shown = call(
+        *("-m", "pyasync_c._benchmarks.extensions", "--rounds", "1", "--seconds", "0.1"),
+        *("--work", work),
+    )
+    assert shown.count("run_in_executor, ") == shown.count("C API, ") == 2
+    assert "1.00×" in shown
 
 
 def test_run_a_file_on_our_loop(tmp_path):

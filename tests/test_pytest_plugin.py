@@ -107,6 +107,13 @@ def test_a_setting_that_is_none(in_pytest, line):
     assert f"{line.split()[0]}: '{line.split()[2]}' is none of" in in_pytest.run()
 
 
+def test_a_file_that_cannot_be_collected(in_pytest):
+    in_pytest.write("import nothing_of_that_name")
+    out = in_pytest.run(error=1)
+    assert "nothing_of_that_name" in out
+    assert "Traceback (most recent call last)" not in out.split("short test summary")[-1]
+
+
 @pytest.mark.parametrize(
     "option", ["--pyasync-seeds=0", "--pyasync-seeds=x", "--pyasync-seed=-1", "--pyasync-seed=1e3"]
 )
@@ -575,6 +582,7 @@ LEFTOVERS = """
         async def forgotten():
             await asyncio.sleep(3600)
         asyncio.create_task(forgotten(), name="the one")
+        pyasync_c.spawn(pyasync_c.sleep(3600), name="a future's")
         await asyncio.sleep(0)
 
     @pytest.mark.pyasync
@@ -600,10 +608,11 @@ LEFTOVERS = """
 def test_tasks_that_are_left_over_are_reported(in_pytest):
     in_pytest.write(LEFTOVERS)
     out = in_pytest.run(passed=3, warning=1)
-    assert "LeftoverTasksWarning: test_leaves has left 1 task running:" in out
+    assert "LeftoverTasksWarning: test_leaves has left 2 tasks running:" in out
     assert "task 'the one' in test_leaves.<locals>.forgotten at " in out
+    assert 'task "a future\'s"' in out
     out = in_pytest.run("--pyasync-leftovers=fail", passed=2, failed=1)
-    assert "test_leaves has left 1 task running:" in out
+    assert "test_leaves has left 2 tasks running:" in out
     in_pytest.run("--pyasync-leftovers=ignore", passed=3)
     in_pytest.write(LEFTOVERS, ini="pyasync_leftovers = fail")
     in_pytest.run(passed=2, failed=1)

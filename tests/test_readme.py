@@ -24,6 +24,7 @@ EXPECTED = [
     ("A first program", "", "", "tea\n"),
     ("A first program", "", "print(pyasync_c.run(Alarm()))", "done\n"),
     ("Tools", "", "", "[0, 1, 4, 9, 16, 25]\n"),
+    ("Streams", "from pyasync_c import net", "", "b'hello\\n'\n"),
     ("On asyncio's loop", "", "print('over')", "over\n"),
     ("As asyncio's loop", MAIN, "", "EventLoop\nEventLoop\n"),
     ("Testing", "", "print(runtime)", "<Runtime closed>\n"),

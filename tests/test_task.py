@@ -1592,3 +1592,79 @@ def test_what_cannot_start_eagerly_is_queued():
     loop.run_until_complete(task)
     assert task.done()
     loop.close()
+
+
+def test_a_future_that_hands_its_callbacks_on_to_another():
+    """What calls the task back need not be the very object that it waits for."""
+
+    class Wraps:
+        _asyncio_future_blocking = False
+
+        def __init__(self):
+            self.inner = asyncio.get_running_loop().create_future()
+            self.get_loop = self.inner.get_loop
+            self.add_done_callback = self.inner.add_done_callback
+            self.cancel = self.inner.cancel
+            self.done = self.inner.done
+
+        def __await__(self):
+            self._asyncio_future_blocking = True
+            yield self
+            return self.inner.result()
+
+    async def awaits(awaitable):
+        return await awaitable
+
+    async def main():
+        wraps, cancelled = Wraps(), Wraps()
+        tasks = [pyasync_c.spawn(awaits(future)) for future in (wraps, cancelled)]
+        await asyncio.sleep(0)
+        wraps.inner.set_result(7)
+        tasks[1].cancel()
+        await asyncio.wait(tasks, timeout=10)
+        return tasks[0].result(), tasks[1].cancelled()
+
+    assert pyasync_c.run(main()) == (7, True)
+
+
+@pytest.mark.parametrize("count", [2, 3, 50])
+def test_tasks_that_await_each_other_can_be_cancelled(count):
+    """Nothing else would ever end them."""
+
+    async def main():
+        tasks = []
+
+        async def awaits(k):
+            return await tasks[k % count]
+
+        tasks += [pyasync_c.spawn(awaits(k + 1)) for k in range(count)]
+        outside = pyasync_c.spawn(awaits(0))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert outside.cancel()
+        await asyncio.wait([*tasks, outside], timeout=10)
+        assert all(task.cancelled() for task in [*tasks, outside])
+        assert [task.cancelling() for task in tasks] == [1] * count
+
+    pyasync_c.run(main())
+
+
+def test_a_type_of_futures_that_was_spawned_is_given_back():
+    """asyncio.iscoroutine() would remember it."""
+
+    def run():
+        class Ready(pyasync_c.Future):
+            def poll(self, cx):
+                return 7
+
+        async def main():
+            async with pyasync_c.JoinSet() as tasks:
+                tasks.spawn(Ready())
+            return await pyasync_c.spawn(Ready())
+
+        assert pyasync_c.run(main()) == 7
+        return weakref.ref(Ready)
+
+    kept = run()
+    collect()
+    assert kept() is None

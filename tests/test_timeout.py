@@ -6,7 +6,7 @@ import sys
 from decimal import Decimal
 
 import pytest
-from helpers import CountingWaker, every_loop, turns
+from helpers import CountingWaker, every_loop, run_asyncio, turns
 
 import pyasync_c
 
@@ -619,3 +619,28 @@ def test_a_future_polled_by_hand_inside_a_timeout():
         delay.drop()
 
     pyasync_c.run(main())
+
+
+def test_entering_that_fails_changes_nothing(monkeypatch):
+    """As asyncio's loop may, when it is closing or has no memory."""
+
+    def refuse(*args):
+        raise LookupError("no timers today")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        block = pyasync_c.timeout(LONG)
+        when = block.when()
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "call_at", refuse)
+            with pytest.raises(LookupError, match="no timers today"):
+                async with block:
+                    pytest.fail("the block was begun")
+        assert repr(block) == "<Timeout [created]>"
+        with pytest.raises(RuntimeError, match="not been entered"):
+            await block.__aexit__(None, None, None)
+        async with block:
+            assert block.when() == when
+        assert repr(block) == "<Timeout [finished]>"
+
+    run_asyncio(main())

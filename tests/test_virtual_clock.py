@@ -125,6 +125,15 @@ def test_what_waits_for_a_time_that_floats_round_gets_there():
     run(main())
 
 
+@pytest.mark.parametrize(("seconds", "ns"), [(1e-12, 1), (1e-9, 1), (1.5e-9, 2), (2.000001e-9, 3)])
+def test_a_part_of_a_nanosecond_counts_as_a_whole_one(seconds, ns):
+    async def main():
+        await pyasync_c.sleep(seconds)
+        return pyasync_c.now()
+
+    assert run(main()) == ns / 1e9
+
+
 def test_sleeping_for_zero_or_less_takes_a_turn_and_no_time():
     async def main():
         for seconds in (0, -1, 0.0, -math.inf):

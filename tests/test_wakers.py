@@ -237,14 +237,15 @@ def test_no_wake_is_lost_when_threads_wake_at_once():
     def storm():
         nonlocal left
         assert started.wait(60)
-        waker = wakers[0].clone()
-        wake = without_gil(CWaker(waker).struct.vtable.contents.wake_by_ref)
-        data = CWaker(waker).struct.data
+        waker = CWaker(wakers[0])
+        wake = without_gil(waker.struct.vtable.contents.wake_by_ref)
+        data = waker.struct.data
         for _ in range(wakes):
             wake(data)
         with lock:
             left -= 1
         wake(data)
+        waker.call("drop")
 
     workers = [Worker(storm) for _ in range(threads)]
     with pyasync_c.Runtime() as runtime:
@@ -481,6 +482,47 @@ def test_a_waker_in_a_cycle_with_its_callable_is_collected():
             pass
 
     gone = weakref.ref(Executor())
+    collect()
+    assert gone() is None
+
+
+class Waits:
+    """Has a future wait, with a waker that calls it, or a weak reference to it."""
+
+    def __init__(self, weakly):
+        this = weakref.ref(self)
+
+        def wake():
+            return this() and this().wake()
+
+        self.notify = pyasync_c.Notify()
+        self.future = self.notify.notified()
+        self.future.poll(Context(Waker(wake if weakly else self.wake)))
+
+    def wake(self):
+        pass
+
+
+@pytest.mark.parametrize("ends", ["drop", "notify", "poll"])
+def test_a_cycle_through_a_future_that_waits_ends_with_the_wait(ends):
+    """The collector cannot see it: Waker's docstring says so."""
+    waits = Waits(weakly=False)
+    gone, future, notify = weakref.ref(waits), waits.future, waits.notify
+    del waits
+    collect()
+    assert gone() is not None
+    if ends == "drop":
+        future.drop()
+    elif ends == "notify":
+        notify.notify_one()
+    else:
+        future.poll(Context(pyasync_c.noop_waker()))
+    collect()
+    assert gone() is None
+
+
+def test_a_future_that_waits_with_a_weak_reference_is_collected():
+    gone = weakref.ref(Waits(weakly=True))
     collect()
     assert gone() is None
 

@@ -10,7 +10,7 @@ import pytest
 import sync_machine
 from helpers import Polled, Worker, collect, every_loop, run_asyncio, turns
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 import pyasync_c
 from pyasync_c import PENDING, ChannelClosed, watch
@@ -350,9 +350,10 @@ def test_references_balance():
 
 
 class WatchMachine(RuleBasedStateMachine):
-    """The model: how often a value was sent, and for each receiver which it has seen."""
+    """The model: how often a value was sent, which of these each receiver has seen, who waits."""
 
     receivers = Bundle("receivers")
+    waits = Bundle("waits")
 
     def __init__(self):
         super().__init__()
@@ -360,7 +361,9 @@ class WatchMachine(RuleBasedStateMachine):
         rx.close()
         self.version = 0
         self.seen = {}
+        self.gone = set()
         self.open = True
+        self.line = sync_machine.Line()
 
     @rule(target=receivers)
     def subscribe(self):
@@ -375,65 +378,85 @@ class WatchMachine(RuleBasedStateMachine):
         def send():
             self.tx.send(self.version + 1)
 
-        def send_it():
+        if len(self.seen) > len(self.gone) and self.open:
             sync_machine.call(send, in_a_thread=by_thread)
-
-        if self.seen and self.open:
-            send_it()
             self.version += 1
+            self.line.wake_all()
         else:
             with pytest.raises(ChannelClosed):
-                send_it()
-        assert self.tx.value == self.version
+                sync_machine.call(send, in_a_thread=by_thread)
 
-    @rule(rx=receivers, cancel=st.booleans())
-    def changed(self, rx, cancel):
+    @rule(target=waits, rx=receivers, least=st.none() | st.integers(0, 8))
+    def wait(self, rx, least):
+        """For any change, or for a value of at least so much."""
         if rx is None:
-            return
-        waiting = Polled(rx.changed())
-        if self.seen[rx] < self.version:
-            assert waiting.poll() is None
-        elif not self.open:
-            with pytest.raises(ChannelClosed):
-                waiting.poll()
-        else:
-            assert waiting.poll() is PENDING
-            if cancel:
-                waiting.future.drop()
-            self.send(False)
-            assert waiting.wakes == (not cancel)
-            if cancel:
-                return
-            assert waiting.poll() is None
-        self.seen[rx] = self.version
-        assert rx.value == self.version
+            return None
+        future = rx.changed() if least is None else rx.wait_for(lambda value: value >= least)
+        one = sync_machine.Polled(future)
+        one.rx, one.least, one.asks = rx, least, least is not None
+        self.line.knows(one)
+        return one
 
-    @rule(rx=receivers, least=st.integers(0, 20))
-    def wait_for(self, rx, least):
-        if rx is None:
+    def expected(self, one):
+        while True:
+            if one.asks:
+                one.asks = False
+                self.seen[one.rx] = self.version
+                if self.version >= one.least:
+                    return self.version
+            if one.rx in self.gone:
+                return ChannelClosed
+            if self.seen[one.rx] == self.version:
+                return PENDING if self.open else ChannelClosed
+            self.seen[one.rx] = self.version
+            if one.least is None:
+                return None
+            one.asks = True
+
+    @rule(one=waits)
+    def poll(self, one):
+        if one is None or one.value is not PENDING:
             return
-        waiting = Polled(rx.wait_for(lambda value: value >= least))
-        if self.version >= least:
-            assert waiting.poll() == self.version
-        elif not self.open:
-            with pytest.raises(ChannelClosed):
-                # It looks at the value that is there first, and at changes after it.
-                waiting.poll()
-        else:
-            assert waiting.poll() is PENDING
-        self.seen[rx] = self.version
+        expected, got = self.expected(one), one.poll()
+        assert got is expected or got == expected or type(got) is expected
+        self.line.looked(one, got)
+
+    @rule(one=waits, in_a_thread=st.booleans())
+    def cancel(self, one, in_a_thread):
+        """It may be awaited again."""
+        if one is not None and one.value is PENDING:
+            sync_machine.call(one.future.close, in_a_thread=in_a_thread)
+            self.line.waiting.discard(one)
+            one.asks = one.least is not None
+
+    @rule(one=consumes(waits), by_hand=st.booleans(), in_a_thread=st.booleans())
+    def drop(self, one, by_hand, in_a_thread):
+        if one is not None:
+            sync_machine.call(one.drop, by_hand, in_a_thread=in_a_thread)
+            self.line.waiting.discard(one)
 
     @rule(rx=consumes(receivers))
     def receiver_goes(self, rx):
         if rx is not None:
-            del self.seen[rx]
+            self.gone.add(rx)
             rx.close()
+            self.line.wake_all()
 
-    @rule(chance=st.integers(0, 9))
-    def sender_goes(self, chance):
-        if chance == 0:
-            self.tx.close()
+    @rule(chance=st.integers(0, 9), by_thread=st.booleans())
+    def sender_goes(self, chance, by_thread):
+        if chance == 0 and self.open:
+            sync_machine.call(self.tx.close, in_a_thread=by_thread)
             self.open = False
+            self.line.wake_all()
+
+    @invariant()
+    def the_same_value(self):
+        assert self.tx.value == self.version
+        assert all(rx.value == self.version for rx in self.seen)
+
+    @invariant()
+    def the_same_were_woken(self):
+        self.line.check()
 
 
 TestWatchAgainstModel = WatchMachine.TestCase

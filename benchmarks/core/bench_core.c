@@ -1,51 +1,11 @@
 /* bench_core.c - the core alone, in the shapes in which it is compared with Tokio's current_thread
- * runtime: nanoseconds per operation, the best of some repetitions, beside the figure to reach.
- *
- *     bench_core [repetitions] [shape]     every shape whose name contains the second argument
- */
+ * runtime: nanoseconds per operation, the best of some repetitions, beside the figure to reach. */
+#include "bench.h"
+
 #include "delay.h"
-#include "executor.h"
 #include "mpsc.h"
 #include "notify.h"
 #include "oneshot.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-static struct pac_executor *ex;
-
-static void
-die(const char *what)
-{
-    fprintf(stderr, "bench_core: %s\n", what);
-    exit(1);
-}
-
-static void
-block_on(struct pac_future *root)
-{
-    if (pac_executor_block_on(ex, root) != PAC_OK) {
-        die("block_on failed");
-    }
-}
-
-static struct pac_task *
-spawn(struct pac_future *f)
-{
-    enum pac_status status;
-    struct pac_task *t = pac_executor_spawn(ex, f, &status);
-    if (t == NULL) {
-        die("spawn failed");
-    }
-    return t;
-}
-
-static void
-drop_nothing(struct pac_future *f)
-{
-    (void)f;
-}
 
 static enum pac_poll
 ready_poll(struct pac_future *f, struct pac_context *cx)
@@ -143,24 +103,6 @@ spawn_many(void)
 /* ---- yields --------------------------------------------------------------------------------- */
 
 enum { YIELDS = 5000000, YIELDERS = 1000 };
-
-struct yielder {
-    struct pac_future future;
-    int left;
-};
-
-static enum pac_poll
-yielder_poll(struct pac_future *f, struct pac_context *cx)
-{
-    struct yielder *y = PAC_CONTAINER_OF(f, struct yielder, future);
-    if (y->left-- == 0) {
-        return PAC_READY;
-    }
-    pac_waker_wake_by_ref(cx->waker);
-    return PAC_PENDING;
-}
-
-static const struct pac_future_vtable yielder_vtable = {yielder_poll, drop_nothing};
 
 static void
 one_yields(void)
@@ -443,14 +385,6 @@ drop_alive(void)
 
 /* ---- the table ------------------------------------------------------------------------------ */
 
-struct shape {
-    const char *name;
-    void (*run)(void);
-    int operations;
-    double target_ns;
-    void (*before)(void), (*after)(void);
-};
-
 static const struct shape shapes[] = {
     {"spawn a task, await it, repeat", spawn_await, SPAWN_AWAIT, 100, NULL, NULL},
     {"spawn 200 000, then await all", spawn_many, MANY, 140, NULL, NULL},
@@ -462,45 +396,8 @@ static const struct shape shapes[] = {
     {"a timer armed and dropped, 100 000 alive", arm_and_drop, TIMERS, 60, arm_alive, drop_alive},
 };
 
-static double
-best_ns(const struct shape *shape, int repetitions)
-{
-    double best = 0;
-    if (shape->before != NULL) {
-        shape->before();
-    }
-    for (int i = 0; i < repetitions; i++) {
-        uint64_t start_ns = pac_clock_ns();
-        shape->run();
-        double ns = (double)(pac_clock_ns() - start_ns) / shape->operations;
-        best = i == 0 || ns < best ? ns : best;
-    }
-    if (shape->after != NULL) {
-        shape->after();
-    }
-    return best;
-}
-
 int
 main(int argc, char **argv)
 {
-    int repetitions = argc > 1 ? atoi(argv[1]) : 5;
-    const char *wanted = argc > 2 ? argv[2] : "";
-    enum pac_status status;
-    ex = pac_executor_new(NULL, &status);
-    if (ex == NULL || repetitions < 1) {
-        die(ex == NULL ? "no executor" : "usage: bench_core [repetitions] [shape]");
-    }
-    printf("%-42s %12s %8s\n", "shape", "ns, best", "target");
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        const struct shape *shape = &shapes[i];
-        if (strstr(shape->name, wanted) != NULL) {
-            printf("%-42s %12.1f %8.0f\n", shape->name, best_ns(shape, repetitions),
-                   shape->target_ns);
-            fflush(stdout);
-        }
-    }
-    pac_executor_close(ex);
-    pac_executor_free(ex);
-    return 0;
+    return bench("bench_core", shapes, sizeof shapes / sizeof *shapes, argc, argv);
 }

@@ -58,6 +58,7 @@ static void
 parker_drop(void *data)
 {
     struct parker *p = data;
+    PAC_COUNT(wakers, -1);
     /* acq_rel: whoever frees it comes after all others have let go. */
     if (pac_atomic_sub(&p->references, 1, PAC_ACQ_REL) == 1) {
         pac_free(p);
@@ -96,6 +97,7 @@ parker_clone(void *data)
     struct parker *p = data;
     /* relaxed: who clones holds a reference. */
     pac_atomic_add(&p->references, 1, PAC_RELAXED);
+    PAC_COUNT(wakers, 1);
     return (struct pac_waker){&parker_waker_vtable, p};
 }
 
@@ -142,6 +144,7 @@ pac_blocking_wait(struct pac_future *f, uint64_t deadline_ns,
     }
     pac_atomic_init(&p->word, EMPTY);
     pac_atomic_init(&p->references, 1);
+    PAC_COUNT(wakers, 1);
     struct pac_waker waker = {&parker_waker_vtable, p};
     struct pac_context cx = {&waker};
     for (;;) {

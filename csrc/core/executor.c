@@ -175,6 +175,7 @@ pac_executor_disown(struct pac_executor *ex)
         }
     }
     unlink_all(&ex->wheel, &ex->wheel.immediate);
+    pac_reactor_disown(&ex->reactor);
     pac_executor_interrupt(ex);
 }
 

@@ -85,7 +85,8 @@ void pac_executor_close(struct pac_executor *ex);
 
 /* In the child of a fork, before anything else is done with `ex`: it is the parent's, and its
  * descriptors are shared. From now on it counts as closed; tasks and timers stay where they stand
- * and never run, descriptors are left alone, and a run in progress ends after the present run. */
+ * and never run, descriptors are left alone, but their sources are told that the reactor is gone,
+ * and a run in progress ends after the present run. */
 void pac_executor_disown(struct pac_executor *ex);
 
 /* [any thread] Has closing begun? */

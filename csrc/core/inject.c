@@ -12,7 +12,8 @@ pac_inject_init(struct pac_inject *q)
 }
 
 enum pac_inject_result
-pac_inject_push(struct pac_inject *q, struct pac_runnable *r)
+pac_inject_push_chain(struct pac_inject *q, struct pac_runnable *newest,
+                      struct pac_runnable *oldest)
 {
     /* acquire, for CLOSED alone: pairs with the release in pac_inject_close. A producer reads no
      * node of another one. */
@@ -21,12 +22,18 @@ pac_inject_push(struct pac_inject *q, struct pac_runnable *r)
         if (now == CLOSED) {
             return PAC_INJECT_CLOSED;
         }
-        r->next = now == PARKED ? NULL : now;
-        /* release: the node, and what the waker wrote before, reach the owner; pairs with the
+        oldest->next = now == PARKED ? NULL : now;
+        /* release: the nodes, and what the waker wrote before, reach the owner; pairs with the
          * acquire in chain_to. A later push is an RMW on this one, so it carries this release on.
          */
-    } while (!pac_atomic_cas_weak(&q->newest, &now, r, PAC_RELEASE, PAC_ACQUIRE));
+    } while (!pac_atomic_cas_weak(&q->newest, &now, newest, PAC_RELEASE, PAC_ACQUIRE));
     return now == PARKED ? PAC_INJECT_UNPARK : PAC_INJECT_DONE;
+}
+
+enum pac_inject_result
+pac_inject_push(struct pac_inject *q, struct pac_runnable *r)
+{
+    return pac_inject_push_chain(q, r, r);
 }
 
 /* Append the chain from `newest` back to the oldest to `to`, oldest first. */

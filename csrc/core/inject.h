@@ -28,6 +28,12 @@ void pac_inject_init(struct pac_inject *q);
 /* [any thread] After DONE, neither `q` nor `r` may be touched: both may be gone. */
 PAC_MUST_USE enum pac_inject_result pac_inject_push(struct pac_inject *q, struct pac_runnable *r);
 
+/* [any thread] The same for a chain, as if each had been pushed in turn: linked by `next` from the
+ * newest to the oldest. After CLOSED it is linked as before, the oldest's `next` apart. */
+PAC_MUST_USE enum pac_inject_result pac_inject_push_chain(struct pac_inject *q,
+                                                          struct pac_runnable *newest,
+                                                          struct pac_runnable *oldest);
+
 /* Owner: is there something to take? A hint: a push may be under way. */
 static inline bool
 pac_inject_has_work(struct pac_inject *q)

@@ -9,7 +9,8 @@
  *    allocate; only a send that finds room does, and it does so without the lock.
  * 3. Nobody is in `receiving` while there are more values than receives in `woken`. A receive that
  *    is not in `woken` leaves one value for each that is. try_recv does not; a woken receive that
- *    finds nothing goes back to the front of the line.
+ *    finds nothing goes back to the front of the line. A value that a receive has let in by making
+ *    room is news like any other, unless the same receive goes on to take it.
  * 4. When the last value goes and none can come, all receives are woken to learn it.
  * 5. The ring grows by doubling. It shrinks by half, once it is large and three quarters empty, so
  *    the memory of a burst is given back.
@@ -365,10 +366,28 @@ let_sender_in(struct pac_mpsc *m, struct pac_wake_batch *batch)
     }
 }
 
+/* Enter and return with the lock, after taking values: those that were let in meanwhile are for
+ * those who wait. */
+static inline void
+wake_receivers(struct pac_mpsc *m, struct pac_wake_batch *batch)
+{
+    while (m->length > m->woken_count && !pac_list_is_empty(&m->receiving)) {
+        if (pac_wake_batch_is_full(batch)) {
+            pac_lock_release(&m->lock);
+            pac_wake_batch_wake(batch);
+            pac_lock_acquire(&m->lock);
+            continue;
+        }
+        struct pac_waker waker = wake_one_receiver(m);
+        pac_wake_batch_add(batch, &waker);
+    }
+}
+
 /* Enter with the lock after taking values; returns without it. */
 static inline void
 after_taking(struct pac_mpsc *m, struct pac_wake_batch *batch)
 {
+    wake_receivers(m, batch);
     size_t size = m->size;
     bool sparse = is_sparse(m);
     tell_if_over(m);

@@ -23,8 +23,12 @@
 #define PAC_CELL(type) type
 /* The type of a PAC_THREAD_LOCAL variable of which each thread of a model has its own. */
 #define PAC_TLS(type) type
-/* A size that a model makes small, so that it comes to the edge. */
+/* A size that a model or the simulation makes small, so that it comes to the edge. */
+#ifdef PAC_SIM
+#define PAC_SHRUNK(normal, small) (small)
+#else
 #define PAC_SHRUNK(normal, small) (normal)
+#endif
 
 #define PAC_RELAXED memory_order_relaxed
 #define PAC_ACQUIRE memory_order_acquire
@@ -83,17 +87,18 @@
 enum pac_status {
     PAC_OK = 0,
     PAC_NO_MEMORY = -1,
-    PAC_CLOSED = -2,      /* the executor (or channel) has been closed */
-    PAC_NO_EXECUTOR = -3, /* no executor is entered on this thread */
-    PAC_INTERRUPTED = -4, /* a signal, or a hook, asked to stop waiting */
-    PAC_OS_ERROR = -5,    /* a system call failed: see errno */
-    PAC_BUSY = -6,        /* the executor is already running */
-    PAC_FULL = -7,        /* a channel has no room now */
-    PAC_EMPTY = -8,       /* a channel has nothing to receive now */
-    PAC_LAGGED = -9,      /* a receiver was too slow: some values are gone */
-    PAC_TIMED_OUT = -10,  /* the deadline came first */
-    PAC_OVERFLOW = -11,   /* more was given back than there is room for */
-    PAC_DEADLOCK = -12,   /* on a virtual clock: nothing is left to wait for */
+    PAC_CLOSED = -2,       /* the executor (or channel) has been closed */
+    PAC_NO_EXECUTOR = -3,  /* no executor is entered on this thread */
+    PAC_INTERRUPTED = -4,  /* a signal, or a hook, asked to stop waiting */
+    PAC_OS_ERROR = -5,     /* a system call failed: see errno */
+    PAC_BUSY = -6,         /* the executor is already running */
+    PAC_FULL = -7,         /* a channel has no room now */
+    PAC_EMPTY = -8,        /* a channel has nothing to receive now */
+    PAC_LAGGED = -9,       /* a receiver was too slow: some values are gone */
+    PAC_TIMED_OUT = -10,   /* the deadline came first */
+    PAC_OVERFLOW = -11,    /* more was given back than there is room for */
+    PAC_DEADLOCK = -12,    /* on a virtual clock: nothing is left to wait for */
+    PAC_WOULD_BLOCK = -13, /* a descriptor has nothing, or no room, now */
 };
 
 /* ---- a lock for a few instructions ------------------------------------------------------------
@@ -168,6 +173,7 @@ void pac_alloc_fail_after(uint64_t n, bool once);
 struct pac_debug_counts {
     PAC_ATOMIC(int64_t) allocations;
     PAC_ATOMIC(int64_t) tasks;
+    PAC_ATOMIC(int64_t) wakers; /* owned: of tasks, of blocked threads, of Python callables */
     PAC_ATOMIC(int64_t) timers;
     PAC_ATOMIC(int64_t) waiters;
 };

@@ -43,15 +43,23 @@ enum { NS_PER_S = 1000000000, NS_PER_MS = 1000000 };
 static uint32_t
 epoll_mask(unsigned interest)
 {
-    return (interest & PAC_READABLE ? (uint32_t)EPOLLIN : 0) |
+    return (interest & PAC_EDGE ? (uint32_t)(EPOLLET | EPOLLRDHUP) : 0) |
+           (interest & PAC_READABLE ? (uint32_t)EPOLLIN : 0) |
            (interest & PAC_WRITABLE ? (uint32_t)EPOLLOUT : 0);
 }
 
 static unsigned
-readiness_of(uint32_t events)
+readiness_of(uint32_t events, bool edge)
 {
+    if (!edge) {
+        return (events & ~(uint32_t)EPOLLOUT ? PAC_READABLE : 0) |
+               (events & ~(uint32_t)EPOLLIN ? PAC_WRITABLE : 0);
+    }
+    /* RDHUP says nothing about writing. */
     return (events & ~(uint32_t)EPOLLOUT ? PAC_READABLE : 0) |
-           (events & ~(uint32_t)EPOLLIN ? PAC_WRITABLE : 0);
+           (events & (EPOLLOUT | EPOLLERR | EPOLLHUP) ? PAC_WRITABLE : 0) |
+           (events & (EPOLLRDHUP | EPOLLHUP) ? PAC_READ_CLOSED : 0) |
+           (events & EPOLLHUP ? PAC_WRITE_CLOSED : 0);
 }
 
 static int
@@ -151,6 +159,33 @@ close_fd(int *fd)
     }
 }
 
+/* What they do may remove others. */
+static void
+tell_sources(struct pac_reactor *r)
+{
+    for (int fd = 0; fd < r->source_slots; fd++) {
+        struct pac_source *source = r->sources[fd];
+        if (source != NULL && source->gone != NULL) {
+            pac_reactor_remove(r, source);
+            source->gone(source);
+        }
+    }
+}
+
+void
+pac_reactor_disown(struct pac_reactor *r)
+{
+    for (int fd = 0; fd < r->source_slots; fd++) {
+        struct pac_source *source = r->sources[fd];
+        r->sources[fd] = NULL;
+        if (source != NULL && source->gone != NULL) {
+            source->gone(source);
+        }
+    }
+    r->watched = 0;
+    r->batch_next = r->batch_count = 0;
+}
+
 void
 pac_reactor_fini(struct pac_reactor *r)
 {
@@ -159,6 +194,7 @@ pac_reactor_fini(struct pac_reactor *r)
         poll(&wait, 1, -1);
         read_unparks(r);
     }
+    tell_sources(r);
     close_fd(&r->timer_fd);
     close_fd(&r->event_fd);
     close_fd(&r->epoll_fd);
@@ -197,13 +233,23 @@ reserve_slot(struct pac_reactor *r, int fd)
     return PAC_OK;
 }
 
+/* The descriptor is registered already: by a source that has no use for it? */
+static bool
+take_idle_place(struct pac_reactor *r, struct pac_source *source, uint32_t registration)
+{
+    struct pac_source *there = errno == EEXIST ? source_of(r, source->fd) : NULL;
+    return there != NULL && there->is_idle != NULL && there->is_idle(there) &&
+           control(r, EPOLL_CTL_MOD, source->fd, epoll_mask(source->interest), registration) == 0;
+}
+
 enum pac_status
 pac_reactor_add(struct pac_reactor *r, struct pac_source *source)
 {
     uint32_t registration = r->registrations + 1;
     registration += registration == 0;
     /* First, as it asks whether the number is one at all. */
-    if (control(r, EPOLL_CTL_ADD, source->fd, epoll_mask(source->interest), registration) != 0) {
+    if (control(r, EPOLL_CTL_ADD, source->fd, epoll_mask(source->interest), registration) != 0 &&
+        !take_idle_place(r, source, registration)) {
         return PAC_OS_ERROR;
     }
     if (reserve_slot(r, source->fd) != PAC_OK) {
@@ -219,7 +265,7 @@ pac_reactor_add(struct pac_reactor *r, struct pac_source *source)
 enum pac_status
 pac_reactor_modify(struct pac_reactor *r, struct pac_source *source, unsigned interest)
 {
-    if (source_of(r, source->fd) != source) {
+    if (!pac_reactor_has(r, source)) {
         errno = ENOENT;
         return PAC_OS_ERROR;
     }
@@ -233,7 +279,7 @@ pac_reactor_modify(struct pac_reactor *r, struct pac_source *source, unsigned in
 void
 pac_reactor_remove(struct pac_reactor *r, struct pac_source *source)
 {
-    if (source_of(r, source->fd) == source) {
+    if (pac_reactor_has(r, source)) {
         r->sources[source->fd] = NULL;
         r->watched--;
         control(r, EPOLL_CTL_DEL, source->fd, 0, 0);
@@ -311,7 +357,7 @@ pac_reactor_dispatch(struct pac_reactor *r)
         }
         struct pac_source *source = source_of(r, fd);
         if (source != NULL && source->registration == registration) {
-            source->ready(source, readiness_of(event.events));
+            source->ready(source, readiness_of(event.events, source->interest & PAC_EDGE));
         }
     }
     r->batch_next = r->batch_count = 0;

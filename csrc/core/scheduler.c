@@ -16,9 +16,10 @@ pac_scheduler_init(struct pac_scheduler *s, void (*unpark)(struct pac_scheduler 
 }
 
 enum pac_status
-pac_scheduler_inject(struct pac_scheduler *s, struct pac_runnable *r)
+pac_scheduler_inject_chain(struct pac_scheduler *s, struct pac_runnable *newest,
+                           struct pac_runnable *oldest)
 {
-    switch (pac_inject_push(&s->inject, r)) {
+    switch (pac_inject_push_chain(&s->inject, newest, oldest)) {
         case PAC_INJECT_DONE:
             return PAC_OK;
         case PAC_INJECT_UNPARK:
@@ -29,6 +30,12 @@ pac_scheduler_inject(struct pac_scheduler *s, struct pac_runnable *r)
             return PAC_CLOSED;
     }
     return PAC_CLOSED;
+}
+
+enum pac_status
+pac_scheduler_inject(struct pac_scheduler *s, struct pac_runnable *r)
+{
+    return pac_scheduler_inject_chain(s, r, r);
 }
 
 void *
@@ -42,8 +49,7 @@ pac_scheduler_block_new(struct pac_scheduler *s, struct pac_pool *pool, size_t s
     }
     block = pac_alloc(size);
     if (block != NULL) {
-        /* relaxed: the caller's own reference, or the executor's, keeps the count above zero. */
-        pac_atomic_add(&s->references, 1, PAC_RELAXED);
+        pac_scheduler_ref(s); /* the caller has one, or the executor */
     }
     return block;
 }

@@ -41,6 +41,11 @@ void pac_scheduler_init(struct pac_scheduler *s, void (*unpark)(struct pac_sched
  * still. */
 PAC_MUST_USE enum pac_status pac_scheduler_inject(struct pac_scheduler *s, struct pac_runnable *r);
 
+/* [any thread] The same for a chain, as pac_inject_push_chain takes it: at most one unpark. */
+PAC_MUST_USE enum pac_status pac_scheduler_inject_chain(struct pac_scheduler *s,
+                                                        struct pac_runnable *newest,
+                                                        struct pac_runnable *oldest);
+
 /* [any thread] Queue `r` at the back. */
 PAC_MUST_USE static inline enum pac_status
 pac_scheduler_submit(struct pac_scheduler *s, struct pac_runnable *r)
@@ -62,6 +67,14 @@ void pac_scheduler_block_free(struct pac_scheduler *s, struct pac_pool *pool, vo
 
 /* Owner, when closing: give the pool's blocks back to the allocator. */
 void pac_scheduler_pool_drain(struct pac_scheduler *s, struct pac_pool *pool);
+
+/* [any thread] One more reference to the memory, by whoever knows that it is there. */
+static inline void
+pac_scheduler_ref(struct pac_scheduler *s)
+{
+    /* relaxed: another reference keeps the count above zero. */
+    pac_atomic_add(&s->references, 1, PAC_RELAXED);
+}
 
 /* [any thread] Give up a reference; the last one frees. */
 void pac_scheduler_unref(struct pac_scheduler *s);

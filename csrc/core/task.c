@@ -42,6 +42,17 @@ pac_task_wake(struct pac_task *t)
     task_fulfil(t, pac_task_transition_to_notified_by_ref(&t->state));
 }
 
+bool
+pac_task_begin_wake(struct pac_task *t)
+{
+    PAC_COUNT(wakers, -1);
+    enum pac_task_duty duty = pac_task_transition_to_notified_by_val(&t->state);
+    if (duty == PAC_TASK_FREE) {
+        task_free(t);
+    }
+    return duty == PAC_TASK_SUBMIT;
+}
+
 void
 pac_task_cancel(struct pac_task *t)
 {
@@ -53,6 +64,7 @@ task_waker_clone(void *data)
 {
     struct pac_task *t = data;
     pac_task_ref_inc(&t->state);
+    PAC_COUNT(wakers, 1);
     return (struct pac_waker){&pac_task_waker_vtable, t};
 }
 
@@ -60,6 +72,7 @@ static void
 task_waker_wake(void *data)
 {
     struct pac_task *t = data;
+    PAC_COUNT(wakers, -1);
     task_fulfil(t, pac_task_transition_to_notified_by_val(&t->state));
 }
 
@@ -72,6 +85,7 @@ task_waker_wake_by_ref(void *data)
 static void
 task_waker_drop(void *data)
 {
+    PAC_COUNT(wakers, -1);
     pac_task_unref(data);
 }
 

@@ -40,6 +40,11 @@ pac_task_waker(struct pac_task *t)
 /* [any thread] Schedule `t` to be polled again; nothing if it is scheduled already or has ended. */
 void pac_task_wake(struct pac_task *t);
 
+/* [any thread] The first half of waking by a waker that is given up. True: the waker's reference is
+ * the queue's now, and to submit the runnable, or to unref if that is refused, is the caller's
+ * duty. False: there is nothing more to do. */
+PAC_MUST_USE bool pac_task_begin_wake(struct pac_task *t);
+
 /* [any thread] Ask that `t` end: its future is dropped by the executor, unless the poll in
  * progress finishes it first. Nothing if it has ended. */
 void pac_task_cancel(struct pac_task *t);

@@ -19,7 +19,11 @@
 
 #define PAC_WHEEL_TICK_BITS 14
 #define PAC_WHEEL_TICK_NS ((uint64_t)1 << PAC_WHEEL_TICK_BITS) /* 16.4 us */
-enum { PAC_WHEEL_LEVELS = PAC_SHRUNK(11, 1), PAC_WHEEL_SLOTS = PAC_SHRUNK(64, 1) };
+#ifdef PAC_MODEL /* which has a wheel of its own, for a single timer */
+enum { PAC_WHEEL_LEVELS = 1, PAC_WHEEL_SLOTS = 1 };
+#else
+enum { PAC_WHEEL_LEVELS = 11, PAC_WHEEL_SLOTS = 64 };
+#endif
 
 struct pac_timer {
     struct pac_list_node

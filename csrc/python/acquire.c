@@ -262,7 +262,7 @@ acquire_stop_waiting(AcquireObject *self)
     }
 }
 
-/* 1: the permits are ours; 0; -1 and an exception. */
+/* 1: the permits are ours; 0; -1 and an exception, or PACPY_REFUSED. */
 static int
 acquire_poll(AcquireObject *self, struct pac_context *cx)
 {
@@ -271,7 +271,7 @@ acquire_poll(AcquireObject *self, struct pac_context *cx)
     if (a->state == PAC_ACQUIRE_INIT && gate_is_held_by_current_task(gate)) {
         PyErr_SetString(PyExc_RuntimeError,
                         "this task holds the lock: awaiting it again would wait for itself");
-        return -1;
+        return pacpy_refused_or_failed();
     }
     enum pac_poll poll = pac_acquire_poll(a, cx);
     bool taken = poll == PAC_READY && pac_acquire_status(a) == PAC_OK;
@@ -322,9 +322,12 @@ Acquire_poll_permit(FutureObject *f, struct pac_context *cx, PyObject **value)
     if (ready <= 0) {
         return ready;
     }
-    *value = permit_new(self->gate, self->acquire.wanted);
+    uint64_t wanted = self->acquire.wanted;
+    *value = permit_new(self->gate, wanted);
     if (*value == NULL) {
-        return -1;
+        /* They were given back, and it gets in line anew. */
+        pac_acquire_init(&self->acquire, &self->gate->semaphore, wanted);
+        return PACPY_REFUSED;
     }
     if (self->entered) {
         self->permit = Py_NewRef(*value);
@@ -460,7 +463,7 @@ AcquirePermit_aexit(PyObject *op, PyObject *const *Py_UNUSED(exception),
         (void)permit_give_back(permit);
         Py_DECREF(permit);
     }
-    return pacpy_immediate(self->future.st, Py_NewRef(Py_None));
+    return pacpy_nothing_to_await(self->future.st);
 }
 
 static PyMethodDef AcquirePermit_methods[] = {

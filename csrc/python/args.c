@@ -130,3 +130,56 @@ pacpy_count_from_object(PyObject *op, const char *what, uint64_t least, uint64_t
     *count = (uint64_t)value;
     return 0;
 }
+
+/* Put `value` in the place that `keyword` names. 0, or -1 and TypeError. */
+static int
+set_keyword(const char *function, const char *const *names, Py_ssize_t nargs, PyObject *keyword,
+            PyObject *value, PyObject **values)
+{
+    for (Py_ssize_t i = 0; names[i] != NULL; i++) {
+        if (PyUnicode_CompareWithASCIIString(keyword, names[i]) == 0) {
+            if (i < nargs) {
+                PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%s'",
+                             function, names[i]);
+                return -1;
+            }
+            values[i] = value;
+            return 0;
+        }
+    }
+    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", function, keyword);
+    return -1;
+}
+
+int
+pacpy_keywords(const char *function, const char *const *names, Py_ssize_t required,
+               Py_ssize_t positional, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+               PyObject **values)
+{
+    Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    if (nargs > positional) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %zd positional arguments (%zd given)",
+                     function, positional, nargs);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < required; i++) {
+        values[i] = NULL;
+    }
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        values[i] = args[i];
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (set_keyword(function, names, nargs, PyTuple_GET_ITEM(kwnames, i), args[nargs + i],
+                        values) < 0) {
+            return -1;
+        }
+    }
+    for (Py_ssize_t i = 0; i < required; i++) {
+        if (values[i] == NULL) {
+            PyErr_Format(PyExc_TypeError, "%s() missing required argument: '%s'", function,
+                         names[i]);
+            return -1;
+        }
+    }
+    return 0;
+}

@@ -24,6 +24,13 @@ uint64_t pacpy_ns_of_time(struct pac_executor *ex, double when);
 int pacpy_count_from_object(PyObject *op, const char *what, uint64_t least, uint64_t most,
                             uint64_t *count);
 
+/* The arguments of a METH_FASTCALL | METH_KEYWORDS function into `values` (borrowed), which hold the
+ * defaults by then. `names` ends with NULL; the first `required` have to be given, the first
+ * `positional` may be given by position, the others only by name. 0, or -1 and TypeError. */
+int pacpy_keywords(const char *function, const char *const *names, Py_ssize_t required,
+                   Py_ssize_t positional, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *kwnames, PyObject **values);
+
 /* Nanoseconds as float seconds; PAC_NEVER is inf. */
 double pacpy_seconds_from_ns(uint64_t ns);
 

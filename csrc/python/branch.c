@@ -224,7 +224,7 @@ pacpy_branch_over(struct pacpy_branch *b)
     }
     b->kind = PACPY_BRANCH_OVER;
     b->awaitable = NULL;
-    Py_DECREF(awaitable);
+    pacpy_release(awaitable);
 }
 
 /* Does the task or future belong to the loop that runs here? 0, or -1 and RuntimeError. */
@@ -253,7 +253,7 @@ branch_start(struct pacpy_branch *b)
         return -1;
     }
     if (b->kind == PACPY_BRANCH_WAITING) {
-        PyObject *task = pacpy_spawn(st, b->awaitable, NULL, NULL);
+        PyObject *task = pacpy_spawn_or_leave(st, b->awaitable);
         if (task == NULL) {
             return -1;
         }
@@ -290,7 +290,7 @@ pacpy_branch_take(struct pacpy_branch *b, PyObject **value)
     struct pacpy_state *st = b->owner->base.st;
     *value = pacpy_is_completion(st, b->awaitable)
                  ? pacpy_completion_result(pacpy_completion_of(b->awaitable))
-                 : PyObject_CallMethod(b->awaitable, "result", NULL);
+                 : PyObject_CallMethodNoArgs(b->awaitable, st->str_result);
     PyObject *error = *value == NULL ? PyErr_GetRaisedException() : NULL;
     pacpy_branch_over(b);
     if (error != NULL) {
@@ -307,7 +307,7 @@ pacpy_branch_poll(struct pacpy_branch *b, struct pac_context *cx, PyObject **val
     switch ((enum pacpy_branch_kind)b->kind) {
         case PACPY_BRANCH_FUTURE:
             ready = pacpy_poll_in_place((FutureObject *)b->awaitable, cx, value);
-            if (ready != 0) {
+            if (ready != 0 && ready != PACPY_REFUSED) {
                 PyObject *error = ready < 0 ? PyErr_GetRaisedException() : NULL;
                 pacpy_branch_over(b);
                 if (error != NULL) {
@@ -319,7 +319,7 @@ pacpy_branch_poll(struct pacpy_branch *b, struct pac_context *cx, PyObject **val
         case PACPY_BRANCH_CHILD:
         case PACPY_BRANCH_GIVEN:
             if (!b->is_heard && branch_start(b) < 0) {
-                return -1;
+                return pacpy_refused_or_failed();
             }
             return b->is_done ? pacpy_branch_take(b, value) : 0;
         case PACPY_BRANCH_REPEATED:

@@ -6,6 +6,7 @@
  * before what stood in it is touched. */
 #include "branches.h"
 
+#include "bridge.h"
 #include "task.h"
 
 /* ---- letting go ----------------------------------------------------------------------------- */
@@ -53,11 +54,92 @@ report_error_of(struct pacpy_branch *b)
     report(b->owner, NULL, b->awaitable);
 }
 
+static bool
+is_branches(FutureObject *f)
+{
+    return f->vtable->poll == pacpy_branches_poll;
+}
+
+static bool is_to_close(struct pacpy_branch *b);
+
+/* Could it be polled from the start again? */
+static bool
+is_as_it_was(BranchesObject *self)
+{
+    if (self->phase != PACPY_BRANCHES_RUNNING) {
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < self->count; i++) {
+        struct pacpy_branch *b = &self->branches[i];
+        if ((b->kind != PACPY_BRANCH_FUTURE && b->kind != PACPY_BRANCH_GIVEN &&
+             b->kind != PACPY_BRANCH_REPEATED) ||
+            is_to_close(b)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void unlink_future(FutureObject *f);
+
+/* Unlink its Futures, at any depth, while its children go on and the results that are there stay.
+ * If it has none of either, it is as it was before its first poll. */
+static void
+suspend(BranchesObject *self)
+{
+    bool is_new_again = is_as_it_was(self), was_polling = self->base.polling;
+    self->base.polling = true;
+    for (Py_ssize_t i = 0; i < self->count; i++) {
+        struct pacpy_branch *b = &self->branches[i];
+        if (b->kind == PACPY_BRANCH_FUTURE) {
+            unlink_future((FutureObject *)b->awaitable);
+        }
+        else if (is_new_again && b->is_heard) {
+            pacpy_branch_stop_listening(b);
+        }
+    }
+    self->base.polling = was_polling;
+    if (is_new_again) {
+        self->phase = PACPY_BRANCHES_NEW;
+        self->failed = NULL;
+        self->has_begun = false;
+        pac_waker_drop(&self->waker);
+    }
+}
+
+static void abandon(BranchesObject *self);
+
+/* A join or select that was polled in place, and that others may refer to. */
+static void
+unlink_branches(BranchesObject *self)
+{
+    if (self->base.polling) {
+        return; /* somebody has taken it over */
+    }
+    Py_INCREF(self);
+    if (self->base.wait != NULL) {
+        pacpy_bridge_end_wait(&self->base);
+    }
+    self->base.driver = NULL;
+    suspend(self);
+    if (self->base.state == PACPY_DROPPED) {
+        abandon(self); /* by something that this set off */
+    }
+    else if (self->phase == PACPY_BRANCHES_NEW) {
+        self->base.state = PACPY_NEW;
+    }
+    Py_DECREF(self);
+}
+
 /* A Future that was polled in place: as it was before. */
 static void
 unlink_future(FutureObject *f)
 {
     if (f->state != PACPY_WAITING) {
+        return;
+    }
+    if (is_branches(f)) {
+        unlink_branches((BranchesObject *)f);
         return;
     }
     f->driver = NULL;
@@ -86,14 +168,6 @@ close_coroutine(struct pacpy_state *st, PyObject *coroutine)
 
 static void let_go(BranchesObject *self);
 
-static bool
-is_branches(FutureObject *f)
-{
-    return f->vtable->poll == pacpy_branches_poll;
-}
-
-static bool is_to_close(struct pacpy_branch *b);
-
 /* Has it children that run, itself or by a join or select that it alone refers to? */
 static bool
 has_children(BranchesObject *self)
@@ -109,7 +183,7 @@ has_children(BranchesObject *self)
     return false;
 }
 
-/* A join or select as a branch stays as it is for whoever refers to it; if that is only us, its
+/* A join or select as a branch stays usable for whoever refers to it; if that is only us, its
  * children are to end before we do. */
 static bool
 is_to_close(struct pacpy_branch *b)
@@ -222,6 +296,7 @@ deliver(BranchesObject *self, PyObject **value)
     let_go(self); /* the children that have ended since */
     self->phase = PACPY_BRANCHES_OVER;
     pac_waker_drop(&self->waker);
+    Py_CLEAR(self->room);
     if (error != NULL) {
         PyErr_SetRaisedException(error);
         return -1;
@@ -265,6 +340,61 @@ begin_finishing(BranchesObject *self, struct pac_context *cx, int ready, PyObjec
     return poll_finishing(self, cx, value);
 }
 
+/* For what `look` gives, before there is anything to lose. 0, or -1 and MemoryError. */
+static int
+make_room(BranchesObject *self)
+{
+    Py_ssize_t size = pacpy_branches_rules_of(self)->room;
+    size = size == PACPY_ONE_EACH ? self->count : size;
+    if (size > 0 && self->room == NULL) {
+        self->room = PyTuple_New(size);
+        if (self->room == NULL) {
+            return -1;
+        }
+        PyObject_GC_UnTrack(self->room);
+    }
+    return 0;
+}
+
+PyObject *
+pacpy_branches_take_room(BranchesObject *self)
+{
+    PyObject *results = self->room;
+    self->room = NULL;
+    PyObject_GC_Track(results);
+    return results;
+}
+
+/* There was no memory for a branch. */
+static int
+look_refused(BranchesObject *self, struct pac_context *cx, PyObject **value)
+{
+    if (has_children(self)) {
+        return begin_finishing(self, cx, -1, value);
+    }
+    PyObject *error = PyErr_GetRaisedException();
+    suspend(self);
+    if (self->phase == PACPY_BRANCHES_NEW && self->base.state == PACPY_WAITING) {
+        self->base.state = PACPY_NEW;
+    }
+    PyErr_SetRaisedException(error);
+    return PACPY_REFUSED;
+}
+
+static int
+look(BranchesObject *self, struct pac_context *cx, PyObject **value)
+{
+    if (make_room(self) < 0) {
+        return PACPY_REFUSED;
+    }
+    self->phase = PACPY_BRANCHES_RUNNING;
+    int ready = pacpy_branches_rules_of(self)->look(self, cx, value);
+    if (PAC_UNLIKELY(ready == PACPY_REFUSED)) {
+        return look_refused(self, cx, value);
+    }
+    return ready == 0 ? 0 : begin_finishing(self, cx, ready, value);
+}
+
 /* End without waiting for the children. */
 static void
 abandon(BranchesObject *self)
@@ -273,6 +403,7 @@ abandon(BranchesObject *self)
     bool is_asked = self->phase == PACPY_BRANCHES_FINISHING;
     self->outcome = self->error = NULL;
     self->phase = PACPY_BRANCHES_OVER;
+    Py_CLEAR(self->room);
     if (!is_asked) {
         let_go(self);
     }
@@ -280,7 +411,7 @@ abandon(BranchesObject *self)
         pacpy_branch_over(&self->branches[i]);
     }
     pac_waker_drop(&self->waker);
-    Py_XDECREF(outcome);
+    pacpy_release(outcome);
     if (error != NULL) {
         report(self, error, NULL);
         Py_DECREF(error);
@@ -297,40 +428,18 @@ pacpy_branches_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
     if (self->has_tasks || self->phase == PACPY_BRANCHES_FINISHING) {
         keep_waker(self, cx);
     }
-    int ready;
-    if (self->phase == PACPY_BRANCHES_FINISHING) {
-        ready = poll_finishing(self, cx, value);
-    }
-    else {
-        self->phase = PACPY_BRANCHES_RUNNING;
-        ready = pacpy_branches_rules_of(self)->look(self, cx, value);
-        if (ready != 0) {
-            ready = begin_finishing(self, cx, ready, value);
-        }
-    }
-    if (PAC_UNLIKELY(ready == 0 && f->state == PACPY_DROPPED)) {
+    int ready = self->phase == PACPY_BRANCHES_FINISHING ? poll_finishing(self, cx, value)
+                                                        : look(self, cx, value);
+    if (PAC_UNLIKELY(f->state == PACPY_DROPPED) && (ready == 0 || ready == PACPY_REFUSED)) {
         /* By something that the poll set off. */
+        PyObject *error = PyErr_GetRaisedException();
         abandon(self);
+        if (error != NULL) {
+            PyErr_SetRaisedException(error);
+        }
     }
     Py_LeaveRecursiveCall();
     return ready;
-}
-
-/* Could it be polled from the start again? */
-static bool
-is_as_it_was(BranchesObject *self)
-{
-    if (self->phase != PACPY_BRANCHES_RUNNING) {
-        return false;
-    }
-    for (Py_ssize_t i = 0; i < self->count; i++) {
-        uint8_t kind = self->branches[i].kind;
-        if (kind != PACPY_BRANCH_FUTURE && kind != PACPY_BRANCH_GIVEN &&
-            kind != PACPY_BRANCH_REPEATED) {
-            return false;
-        }
-    }
-    return true;
 }
 
 void
@@ -342,19 +451,7 @@ pacpy_branches_forget(FutureObject *f)
     }
     PyObject *exc = PyErr_GetRaisedException();
     if (is_as_it_was(self)) {
-        self->phase = PACPY_BRANCHES_NEW;
-        self->failed = NULL;
-        self->has_begun = false;
-        for (Py_ssize_t i = 0; i < self->count; i++) {
-            struct pacpy_branch *b = &self->branches[i];
-            if (b->kind == PACPY_BRANCH_FUTURE) {
-                unlink_future((FutureObject *)b->awaitable);
-            }
-            else if (b->is_heard) {
-                pacpy_branch_stop_listening(b);
-            }
-        }
-        pac_waker_drop(&self->waker);
+        suspend(self);
     }
     else {
         f->state = PACPY_DROPPED;
@@ -441,10 +538,11 @@ pacpy_branches_clear(PyObject *op)
     BranchesObject *self = (BranchesObject *)op;
     for (Py_ssize_t i = 0; i < self->count; i++) {
         pacpy_branch_over(&self->branches[i]);
-        Py_CLEAR(self->branches[i].value);
+        PACPY_RELEASE_SLOT(self->branches[i].value);
     }
-    Py_CLEAR(self->outcome);
-    Py_CLEAR(self->error);
+    PACPY_RELEASE_SLOT(self->outcome);
+    PACPY_RELEASE_SLOT(self->error);
+    Py_CLEAR(self->room);
     pac_waker_drop(&self->waker);
     return 0;
 }
@@ -465,6 +563,7 @@ keep_for_next(BranchesObject *self, PyTypeObject *type)
         self->branches != self->few || self->base.wait != NULL) {
         return false;
     }
+    PAC_ASSERT(self->room == NULL);
     for (Py_ssize_t i = 0; i < self->count; i++) {
         PAC_ASSERT(self->few[i].awaitable == NULL && self->few[i].value == NULL);
     }
@@ -482,14 +581,13 @@ pacpy_branches_dealloc(PyObject *op)
         return;
     }
     PyObject_GC_UnTrack(op);
-    Py_TRASHCAN_BEGIN(op, pacpy_branches_dealloc) pacpy_future_fini(&self->base);
+    pacpy_future_fini(&self->base);
     pacpy_branches_clear(op);
     if (self->branches != self->few) {
         PyMem_Free(self->branches);
     }
     type->tp_free(op);
     Py_DECREF(type);
-    Py_TRASHCAN_END
 }
 
 PyObject *
@@ -497,7 +595,9 @@ pacpy_branches_repr(PyObject *op)
 {
     BranchesObject *self = (BranchesObject *)op;
     static const char *const phases[] = {"not polled yet", "waiting", "finishing", "done"};
-    const char *phase = self->base.state == PACPY_DROPPED ? "dropped" : phases[self->phase];
+    bool is_new = self->base.state == PACPY_NEW && !self->base.polling;
+    const char *phase =
+        self->base.state == PACPY_DROPPED ? "dropped" : phases[is_new ? 0 : self->phase];
     return PyUnicode_FromFormat("<%s of %zd %s>", pacpy_branches_rules_of(self)->name, self->count,
                                 phase);
 }

@@ -7,12 +7,20 @@
  *   a Task or asyncio future    the caller's: listened to; let go of: goes on
  *   any other awaitable         run by a child task; let go of: cancelled, and waited for
  *
+ * A join or select as a branch is a Future of ours. Let go of, it lets go of the Futures in it, while
+ * its children go on if anybody else refers to it.
+ *
  *   NEW ──first poll──► RUNNING ──an outcome──► FINISHING ──children have ended──► OVER
  *
  * The outcome is a value, an error, or an exception that was thrown in at the await (cancelled).
  * It comes out once no child runs any more; errors that come after it go to the loop's exception
  * handler. A join or select that ends without its children having ended (collected, closed) only
- * asks them to. */
+ * asks them to.
+ *
+ * A poll that has no memory, for itself or for a Future in it, ends nothing: MemoryError comes out,
+ * the Futures are unlinked, results that are there stay, and another poll goes on. But if children
+ * run, it is an error like any other: somebody has to wait for them, and that may have been the last
+ * poll. Room for a tuple of results is made before anything is polled, so that no result finds none. */
 #ifndef PACPY_BRANCHES_H
 #define PACPY_BRANCHES_H
 
@@ -56,6 +64,7 @@ typedef struct pacpy_branches {
     struct pac_waker waker;        /* of the newest poll, if there is anything to listen to */
     PyObject *outcome;             /* FINISHING: the value; or NULL, and */
     PyObject *error;               /*            the exception */
+    PyObject *room;                /* for the result: see pacpy_branches_take_room; or NULL */
     struct pacpy_branch *failed;   /* join: the child or given one whose error came first */
     struct pacpy_branch *branches; /* `few`, or allocated */
     Py_ssize_t count;
@@ -69,12 +78,16 @@ typedef struct pacpy_branches {
     struct pacpy_branch few[PACPY_BRANCHES_FEW];
 } BranchesObject;
 
+enum { PACPY_ONE_EACH = -1 };
+
 /* What makes a join a join. */
 struct pacpy_branches_rules {
     struct pacpy_future_vtable vtable; /* pacpy_branches_poll, pacpy_branches_forget */
     const char *name;
-    /* Look at the branches: 1 and *value, 0, or -1 and an exception. */
+    /* Look at the branches: 1 and *value, 0, -1 and an exception, or PACPY_REFUSED likewise: to be
+     * called again, and each branch is where it stood. */
     int (*look)(BranchesObject *self, struct pac_context *cx, PyObject **value);
+    Py_ssize_t room;   /* how many a tuple of results holds; PACPY_ONE_EACH; 0: it gives none */
     bool first_counts; /* one that is done is worth a poll, not only the last or a failed one */
 };
 
@@ -102,12 +115,16 @@ pacpy_branch_at(BranchesObject *self, Py_ssize_t k)
     return &self->branches[i < self->count ? i : i - self->count];
 }
 
-/* Start it if need be, and poll it if that is how: 1 and *value, 0, or -1 and an exception. After
- * anything but 0 the branch is OVER. */
+/* Start it if need be, and poll it if that is how: 1 and *value, 0, -1 and an exception, or
+ * PACPY_REFUSED. After 1 and -1 a branch that was started is OVER, else it is where it stood. */
 int pacpy_branch_poll(struct pacpy_branch *b, struct pac_context *cx, PyObject **value);
 
 /* The result of a child or given one that is done, likewise. */
 int pacpy_branch_take(struct pacpy_branch *b, PyObject **value);
+
+/* The tuple that was made before the first look, once it is full: a new reference. Until then it has
+ * no items, or some, and nobody but `self` must see it: the collector does not. */
+PyObject *pacpy_branches_take_room(BranchesObject *self);
 
 /* ---- one branch: branch.c ------------------------------------------------------------------- */
 
@@ -121,7 +138,8 @@ void pacpy_branch_over(struct pacpy_branch *b);
 /* Hear of the task or future of `b` no more, as if it had not been started. */
 void pacpy_branch_stop_listening(struct pacpy_branch *b);
 
-/* Poll a Future from within a poll in progress, for the task that this one is for. */
+/* Poll a Future from within a poll in progress, for the task that this one is for: as
+ * pacpy_future_poll. */
 int pacpy_poll_in_place(FutureObject *f, struct pac_context *cx, PyObject **value);
 
 /* ---- for the types -------------------------------------------------------------------------- */

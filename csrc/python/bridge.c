@@ -99,7 +99,9 @@ is_idle(const BridgeObject *b)
 {
     /* Waits, and the tasks that were there before their loop had a bridge. */
     size_t tasks = (size_t)b->executor->scheduler.tasks_alive - (b->spare != NULL);
-    return tasks == 0 && b->executor->wheel.count == 0;
+    /* An open socket counts too: a transport goes on by itself, and the next wait of one of
+     * pyasync_c.net would have it watched again. */
+    return tasks == 0 && b->executor->wheel.count == 0 && b->executor->reactor.watched == 0;
 }
 
 int
@@ -787,4 +789,52 @@ pacpy_bridge_running_loop(struct pacpy_state *st)
         Py_CLEAR(loop);
     }
     return loop;
+}
+
+struct pac_executor *
+pacpy_bridge_executor(struct pacpy_state *st, PyObject **loop)
+{
+    struct pac_executor *ex = NULL;
+    *loop = pacpy_bridge_running_loop(st);
+    if (*loop == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_RuntimeError, "no running event loop");
+        }
+        return NULL;
+    }
+    if (pacpy_bridge_is_native(st, *loop)) {
+        ex = ((LoopObject *)*loop)->executor;
+        if (ex == NULL) {
+            PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        }
+    }
+    else {
+        BridgeObject *b = pacpy_bridge_of(st, *loop);
+        if (b != NULL && pacpy_bridge_settle(b, *loop) == 0) {
+            ex = b->executor;
+        }
+        Py_XDECREF(b);
+    }
+    if (ex == NULL) {
+        Py_CLEAR(*loop);
+    }
+    return ex;
+}
+
+void
+pacpy_bridge_settle_running(struct pacpy_state *st)
+{
+    if (pacpy_running_loop != NULL && !pacpy_running_loop->compatible) {
+        return;
+    }
+    PyObject *loop = pacpy_bridge_running_loop(st);
+    if (loop != NULL && !pacpy_bridge_is_native(st, loop)) {
+        BridgeObject *b = pacpy_bridge_of(st, loop);
+        if (b != NULL && pacpy_bridge_settle(b, loop) < 0) {
+            PyErr_WriteUnraisable(loop);
+        }
+        Py_XDECREF(b);
+    }
+    Py_XDECREF(loop);
+    PyErr_Clear();
 }

@@ -33,6 +33,17 @@ void pacpy_bridge_end_wait(FutureObject *f);
  * nothing was entered. */
 bool pacpy_bridge_enter(struct pacpy_state *st, struct pac_scheduler **before);
 
+/* The loop that runs on this thread as a new reference. NULL: none, or an exception is set. */
+PyObject *pacpy_bridge_running_loop(struct pacpy_state *st);
+
+/* The executor of the loop that runs on this thread, for what is to belong to it; *loop: the loop,
+ * a new reference. NULL and an exception: RuntimeError if there is none. */
+struct pac_executor *pacpy_bridge_executor(struct pacpy_state *st, PyObject **loop);
+
+/* What the executor of the loop that runs on this thread has to watch has changed: have the loop
+ * watch that, if it is a foreign one. Sets no exception. */
+void pacpy_bridge_settle_running(struct pacpy_state *st);
+
 /* In a fork's child: the bridges of foreign loops belong to the parent. */
 void pacpy_bridge_disown_all(struct pacpy_state *st);
 

@@ -62,9 +62,6 @@ pacpy_bridge_is_native(struct pacpy_state *st, PyObject *op)
 /* Free the spare wait, if any. The executor is closed. */
 void pacpy_bridge_free_spare(BridgeObject *b);
 
-/* The loop that runs on this thread as a new reference. NULL: none, or an exception is set. */
-PyObject *pacpy_bridge_running_loop(struct pacpy_state *st);
-
 /* The bridge of `loop`, made if there is none: a new reference; NULL and an exception. */
 BridgeObject *pacpy_bridge_of(struct pacpy_state *st, PyObject *loop);
 

@@ -217,12 +217,10 @@ BroadcastReceiver_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
-    /* A value may be the receiver of another channel, and so on. */
-    Py_TRASHCAN_BEGIN(op, BroadcastReceiver_dealloc) pac_broadcast_unsubscribe(&self->core);
+    pac_broadcast_unsubscribe(&self->core);
     Py_DECREF(self->channel);
     type->tp_free(op);
     Py_DECREF(type);
-    Py_TRASHCAN_END
 }
 
 static PyObject *

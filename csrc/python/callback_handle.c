@@ -5,6 +5,7 @@
 #include "args.h"
 #include "completion.h"
 #include "context_snapshot.h"
+#include "release.h"
 
 /* Where asyncio's classes keep their slots, and where ours begins: read off the classes, the same
  * for all interpreters of the process. */
@@ -409,12 +410,20 @@ handle_new(LoopObject *loop, struct pacpy_freelist *list, PyTypeObject *type, Py
     return op;
 }
 
-/* Queue `r`, which has its reference already: on the loop's thread directly, also while it does
- * not run; else by its inject queue. 0, or -1 with RuntimeError and the reference given up. */
-static int
-queue_runnable(LoopObject *loop, struct pac_runnable *r)
+/* On the loop's thread directly, also while it does not run; else by its inject queue. */
+int
+pacpy_loop_queue(LoopObject *loop, struct pac_runnable *r)
 {
     struct pac_executor *ex = loop->executor;
+    if (PAC_UNLIKELY(ex == NULL || ex->parked)) {
+        /* Closed; or between two turns of compatible mode, to be woken by the descriptor. */
+        if (ex != NULL && pac_executor_submit(ex, r) == PAC_OK) {
+            return 0;
+        }
+        r->vtable->discard(r);
+        pacpy_loop_refuse_closed(loop);
+        return -1;
+    }
     if (pac_current_scheduler == &ex->scheduler || !ex->running) {
         pacpy_loop_catch_up(loop);
         pac_run_queue_push(&ex->scheduler.ready, r);
@@ -439,7 +448,7 @@ pacpy_handle_soon(LoopObject *loop, PyObject *callback, PyObject *const *args, P
         return NULL;
     }
     Py_INCREF(op);
-    if (queue_runnable(loop, &handle_of(op)->runnable) < 0) {
+    if (pacpy_loop_queue(loop, &handle_of(op)->runnable) < 0) {
         Py_DECREF(op);
         return NULL;
     }
@@ -583,7 +592,7 @@ pacpy_handle_adopt(LoopObject *loop, PyObject *handle, struct pacpy_adopted **pl
     if (place != NULL) {
         *place = a;
     }
-    return queue_runnable(loop, &a->runnable);
+    return pacpy_loop_queue(loop, &a->runnable);
 }
 
 /* ---- slots ---------------------------------------------------------------------------------- */
@@ -609,8 +618,8 @@ Handle_traverse(PyObject *op, visitproc visit, void *arg)
 static int
 Handle_clear(PyObject *op)
 {
-    Py_CLEAR(SLOT(op, callback));
-    Py_CLEAR(SLOT(op, args));
+    PACPY_RELEASE_SLOT(SLOT(op, callback));
+    PACPY_RELEASE_SLOT(SLOT(op, args));
     Py_CLEAR(SLOT(op, context));
     Py_CLEAR(SLOT(op, source_traceback));
     Py_CLEAR(SLOT(op, repr));

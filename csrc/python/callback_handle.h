@@ -21,6 +21,10 @@ PyObject *pacpy_handle_at(LoopObject *loop, uint64_t deadline_ns, PyObject *when
                           PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                           PyObject *context);
 
+/* Queue `r` at the back of the loop's queue, from any thread and at any time. 0, or -1 with
+ * RuntimeError, the loop being closed, and `r` discarded. */
+int pacpy_loop_queue(LoopObject *loop, struct pac_runnable *r);
+
 /* Queue somebody else's asyncio.Handle: its _run() is called when its turn comes. Until then it
  * stands at `*place`, if that is not NULL. 0 or -1. */
 int pacpy_handle_adopt(LoopObject *loop, PyObject *handle, struct pacpy_adopted **place);

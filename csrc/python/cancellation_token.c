@@ -240,16 +240,16 @@ enum { GUARDED, TOKEN }; /* its two branches */
 static int
 run_until_cancelled_look(BranchesObject *self, struct pac_context *cx, PyObject **value)
 {
-    Py_ssize_t winner = TOKEN;
     CancelledObject *cancelled = (CancelledObject *)self->branches[TOKEN].awaitable;
-    int ready = 1;
-    *value = NULL;
-    if (self->has_begun || !pac_cancellation_token_is_cancelled(cancelled->cancelled.token)) {
-        self->has_begun = true;
-        ready = pacpy_select_look(self, cx, value, &winner);
+    if (!self->has_begun && pac_cancellation_token_is_cancelled(cancelled->cancelled.token)) {
+        *value = Py_NewRef(Py_None);
+        return 1;
     }
-    if (ready > 0 && winner == TOKEN) {
-        Py_XSETREF(*value, Py_NewRef(Py_None));
+    PyObject *index;
+    int ready = pacpy_select_look(self, cx, value, &index); /* None, if it is the token */
+    self->has_begun = self->has_begun || ready != PACPY_REFUSED;
+    if (ready > 0) {
+        Py_DECREF(index);
     }
     return ready;
 }

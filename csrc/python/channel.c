@@ -8,7 +8,7 @@
 void
 pacpy_channel_destroy(void *value)
 {
-    Py_DECREF((PyObject *)value);
+    pacpy_release(value);
 }
 
 void *

@@ -77,6 +77,34 @@ PyWeakref_GetRef(PyObject *ref, PyObject **op)
 #define Py_END_CRITICAL_SECTION() }
 #endif
 
+/* Has nobody but the caller a reference to `op`? False where that cannot be asked. */
+static inline bool
+pacpy_is_only_reference(PyObject *op)
+{
+#if defined(Py_GIL_DISABLED)
+    return false;
+#else
+    return Py_REFCNT(op) == 1;
+#endif
+}
+
+/* Bytes that only the caller refers to are `length` bytes long from now on, not more than there is
+ * room for, and any bytes: what was known of the old ones is forgotten. */
+static inline void
+pacpy_bytes_set_length(PyObject *op, Py_ssize_t length)
+{
+    Py_SET_SIZE((PyVarObject *)op, length);
+    PyBytes_AS_STRING(op)[length] = '\0';
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+#endif
+    ((PyBytesObject *)op)->ob_shash = -1;
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
+}
+
 /* How far a dict has changed: two equal readings, and nobody wrote to it in between. Before 3.14
  * the field is there for the taking; after it, a reading is never equal to another one. */
 #if PY_VERSION_HEX < 0x030E0000 && !defined(Py_GIL_DISABLED)

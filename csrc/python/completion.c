@@ -3,6 +3,7 @@
 #include "completion.h"
 
 #include "eventloop.h"
+#include "release.h"
 #include "task.h"
 
 Py_ssize_t pacpy_completion_offset;
@@ -70,7 +71,7 @@ free_callback(struct callback_listener *l)
 {
     PyObject *callback = l->callback, *context = l->context;
     PyMem_Free(l);
-    Py_XDECREF(callback);
+    pacpy_release(callback);
     Py_XDECREF(context);
 }
 
@@ -242,8 +243,8 @@ pacpy_completion_clear(struct pacpy_completion *c)
             free_callback(callback_of(l));
         }
     }
-    Py_CLEAR(c->result);
-    Py_CLEAR(c->exception);
+    PACPY_RELEASE_SLOT(c->result);
+    PACPY_RELEASE_SLOT(c->exception);
     Py_CLEAR(c->cancel_message);
     Py_CLEAR(c->source_traceback);
     Py_CLEAR(c->loop);

@@ -119,9 +119,6 @@ raise_status(enum pac_status status)
         case PAC_CLOSED:
             PyErr_SetString(PyExc_RuntimeError, "the event loop of this Delay is closed");
             break;
-        case PAC_NO_MEMORY:
-            PyErr_NoMemory();
-            break;
         default:
             PyErr_Format(PyExc_SystemError, "Delay: unexpected status %d", (int)status);
             break;
@@ -134,7 +131,8 @@ static int
 poll_entered(DelayObject *self, struct pac_context *cx, PyObject **value)
 {
     struct pac_executor *ex = pac_executor_current();
-    if (PAC_UNLIKELY(!self->fixed) && ex != NULL) {
+    bool was_fixed = self->fixed;
+    if (PAC_UNLIKELY(!was_fixed) && ex != NULL) {
         pac_delay_reset(&self->delay, deadline_on(ex, self->after_ns));
         self->fixed = true;
     }
@@ -148,6 +146,11 @@ poll_entered(DelayObject *self, struct pac_context *cx, PyObject **value)
         return 0;
     }
     pac_delay_drop(&self->delay);
+    if (PAC_UNLIKELY(self->delay.status == PAC_NO_MEMORY)) {
+        self->fixed = was_fixed;
+        PyErr_NoMemory();
+        return PACPY_REFUSED;
+    }
     if (self->delay.status != PAC_OK) {
         return raise_status(self->delay.status);
     }
@@ -236,7 +239,7 @@ Delay_dealloc(PyObject *op)
     struct pacpy_state *st = self->future.st;
     PyObject_GC_UnTrack(op);
     pacpy_future_fini(&self->future);
-    Py_CLEAR(self->result);
+    PACPY_RELEASE_SLOT(self->result);
     pacpy_freelist_free(&st->delay_free, st->Delay_type, op);
 }
 

@@ -5,8 +5,16 @@
 #include "bridge.h"
 #include "callback_handle.h"
 #include "compatible.h"
+#include "datagram_transport.h"
+#include "listener.h"
+#include "loop_attributes.h"
 #include "loop_clock.h"
 #include "loop_sources.h"
+#include "pipe_transport.h"
+#include "receive_bytes.h"
+#include "socket_operation.h"
+#include "stream_reader.h"
+#include "stream_transport.h"
 #include "task.h"
 #include "timeout.h"
 
@@ -49,22 +57,26 @@ int
 pacpy_loop_set_current(LoopObject *loop, PyObject *task)
 {
     struct pacpy_state *st = loop->st;
-    loop->current_entry = task;
 #if PY_VERSION_HEX < 0x030E0000
     PyObject *table = st->asyncio_current_tasks;
     if (task != NULL) {
-        return PyDict_SetItem(table, (PyObject *)loop, task);
+        if (PyDict_SetItem(table, (PyObject *)loop, task) < 0) {
+            return -1;
+        }
     }
-    if (PyDict_DelItem(table, (PyObject *)loop) < 0) {
+    else if (PyDict_DelItem(table, (PyObject *)loop) < 0) {
         PyErr_Clear(); /* somebody has removed it already */
     }
-    return 0;
 #else
     PyObject *before = PyObject_CallFunctionObjArgs(st->asyncio_swap_current_task, loop,
                                                     task == NULL ? Py_None : task, NULL);
-    Py_XDECREF(before);
-    return before == NULL ? -1 : 0;
+    if (before == NULL) {
+        return -1;
+    }
+    Py_DECREF(before);
 #endif
+    loop->current_entry = task;
+    return 0;
 }
 
 /* ---- errors --------------------------------------------------------------------------------- */
@@ -380,7 +392,8 @@ run_result(LoopObject *loop, enum pac_status status)
         case PAC_LAGGED:
         case PAC_TIMED_OUT:
         case PAC_OVERFLOW:
-            break; /* the last five are what channels and semaphores say, never an executor */
+        case PAC_WOULD_BLOCK:
+            break; /* the last six are what channels and the like say, never an executor */
     }
     return PyErr_SetFromErrno(PyExc_OSError);
 }
@@ -449,6 +462,16 @@ Loop_stop(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 static void
+let_go_of_held(LoopObject *loop)
+{
+    struct pac_list_node *node;
+    while ((node = pac_list_first(&loop->held)) != NULL) {
+        pac_list_remove(node);
+        Py_DECREF(PAC_LIST_ENTRY(node, struct pacpy_held, node)->object);
+    }
+}
+
+static void
 close_executor(LoopObject *loop)
 {
     struct pac_executor *ex = loop->executor;
@@ -462,6 +485,7 @@ close_executor(LoopObject *loop)
     pac_executor_close(ex);
     loop->executor = NULL;
     pac_executor_free(ex);
+    let_go_of_held(loop);
 }
 
 static PyObject *
@@ -522,123 +546,10 @@ Loop_timer_handle_cancelled(PyObject *op, PyObject *handle)
     Py_RETURN_NONE; /* cancelling has disarmed it */
 }
 
-/* ---- attributes ----------------------------------------------------------------------------- */
-
 static PyObject *
-Loop_get_debug(PyObject *op, PyObject *Py_UNUSED(ignored))
+Loop_adopt_stream(PyObject *op, PyObject *protocol)
 {
-    return PyBool_FromLong(((LoopObject *)op)->debug);
-}
-
-/* A bool of LoopObject; the closure is where it is. */
-static PyObject *
-get_bool(PyObject *op, void *offset)
-{
-    return PyBool_FromLong(*(bool *)((char *)op + (size_t)offset));
-}
-
-static int
-set_bool(PyObject *op, PyObject *value, void *offset)
-{
-    int truth = value == NULL ? -1 : PyObject_IsTrue(value);
-    if (truth < 0) {
-        return -1;
-    }
-    *(bool *)((char *)op + (size_t)offset) = truth;
-    return 0;
-}
-
-static PyObject *
-get_task_factory(PyObject *op, void *Py_UNUSED(closure))
-{
-    PyObject *factory = ((LoopObject *)op)->task_factory;
-    return Py_NewRef(factory == NULL ? Py_None : factory);
-}
-
-static int
-set_task_factory(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
-{
-    Py_XSETREF(((LoopObject *)op)->task_factory, Py_XNewRef(value));
-    return 0;
-}
-
-static PyObject *
-get_stopping(PyObject *op, void *Py_UNUSED(closure))
-{
-    LoopObject *loop = (LoopObject *)op;
-    if (loop->compatible) {
-        return PyBool_FromLong(loop->stopping);
-    }
-    return PyBool_FromLong(loop->executor != NULL && loop->executor->stopping);
-}
-
-static int
-set_stopping(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
-{
-    LoopObject *loop = (LoopObject *)op;
-    int truth = value == NULL ? -1 : PyObject_IsTrue(value);
-    if (truth < 0) {
-        return -1;
-    }
-    if (loop->compatible) {
-        loop->stopping = truth;
-    }
-    else if (loop->executor != NULL) {
-        loop->executor->stopping = truth;
-    }
-    return 0;
-}
-
-static PyObject *
-get_compatible(PyObject *op, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(((LoopObject *)op)->compatible);
-}
-
-/* Whoever assigns one of these replaces the scheduler, or a part of it. */
-static bool
-is_of_the_scheduler(struct pacpy_state *st, PyObject *name)
-{
-    return name == st->str_time || name == st->str__run_once || name == st->str__selector ||
-           name == st->str_run_forever || name == st->str_run_until_complete;
-}
-
-/* Attribute names are interned by the time that they get here. */
-static int
-Loop_setattro(PyObject *op, PyObject *name, PyObject *value)
-{
-    struct pacpy_state *st = ((LoopObject *)op)->st;
-    /* None: as close() leaves the selector. */
-    if (value != NULL && value != Py_None && is_of_the_scheduler(st, name) &&
-        pacpy_compatible_enter(op) < 0) {
-        return -1;
-    }
-    if (PyObject_GenericSetAttr(op, name, value) < 0) {
-        return -1;
-    }
-    return name == st->str___class__ ? pacpy_compatible_check_class(op) : 0;
-}
-
-PyDoc_STRVAR(
-    metrics_doc,
-    "_metrics($self, /)\n--\n\n"
-    "What the executor has counted, as the tuple that RuntimeMetrics names the fields of.");
-
-static PyObject *
-Loop_metrics(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    LoopObject *loop = (LoopObject *)op;
-    if (pacpy_loop_check_open(loop) < 0) {
-        return NULL;
-    }
-    struct pac_executor *ex = loop->executor;
-    const struct pac_metrics *m = &ex->metrics;
-    typedef unsigned long long ull;
-    return Py_BuildValue("(KKKKKKKKKKK)", (ull)ex->scheduler.tasks_alive, (ull)m->tasks_spawned,
-                         (ull)loop->polls, (ull)(ex->scheduler.wakes + m->wakes_from_threads),
-                         (ull)m->wakes_from_threads, (ull)loop->spurious_polls, (ull)m->parks,
-                         (ull)ex->wheel.count, (ull)m->timers_fired, (ull)m->queue_depth_max,
-                         (ull)m->slow_runs);
+    return PyBool_FromLong(pacpy_adopt_stream(((LoopObject *)op)->st, protocol));
 }
 
 /* ---- the type ------------------------------------------------------------------------------- */
@@ -657,6 +568,7 @@ Loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     LoopObject *loop = (LoopObject *)op;
     loop->st = st;
     loop->pid = getpid();
+    pac_list_init(&loop->held);
     loop->first_task_id = st->next_task_id;
     struct pac_park_hooks hooks = {before_wait, after_wait, loop};
     enum pac_status status;
@@ -719,6 +631,10 @@ Loop_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(loop->task_factory);
     Py_VISIT(loop->bridge);
     int stop = pacpy_sources_visit(loop, visit, arg);
+    for (struct pac_list_node *n = loop->held.head.next; n != &loop->held.head && stop == 0;
+         n = n->next) {
+        stop = visit(PAC_LIST_ENTRY(n, struct pacpy_held, node)->object, arg);
+    }
     if (stop != 0) {
         return stop;
     }
@@ -743,6 +659,8 @@ Loop_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     Loop_clear(op);
+    Py_XDECREF(((LoopObject *)op)->read_buffer);
+    pacpy_receive_forget((LoopObject *)op);
     type->tp_free(op);
     Py_DECREF(type);
 }
@@ -763,7 +681,7 @@ static PyMethodDef Loop_methods[] = {
     {"create_future", Loop_create_future, METH_NOARGS, "A new asyncio future of this loop."},
     {"create_task", FASTCALL(Loop_create_task), METH_FASTCALL | METH_KEYWORDS,
      "create_task(coro, *, name=None, context=None): run a coroutine as a Task."},
-    {"get_debug", Loop_get_debug, METH_NOARGS, "Whether debug mode is on."},
+    {"get_debug", pacpy_loop_get_debug, METH_NOARGS, "Whether debug mode is on."},
     {"stop", Loop_stop, METH_NOARGS, "Leave run_forever after the present pass."},
     {"_use_virtual_clock", pacpy_loop_use_virtual_clock, METH_NOARGS,
      "Before anything else is done with the loop: its clock is a virtual one."},
@@ -776,26 +694,33 @@ static PyMethodDef Loop_methods[] = {
     {"_disown", Loop_disown, METH_NOARGS, "In a fork's child: the loop belongs to the parent."},
     {"_close_core", Loop_close_core, METH_NOARGS, "End all tasks and close the executor."},
     {"_live_tasks", Loop_live_tasks, METH_NOARGS, "The tasks that have not ended, oldest first."},
-    {"_metrics", Loop_metrics, METH_NOARGS, metrics_doc},
+    {"_metrics", pacpy_loop_metrics, METH_NOARGS, pacpy_loop_metrics_doc},
     {"_poll_register", pacpy_loop_poll_register, METH_VARARGS, "Watch a descriptor."},
     {"_poll_modify", pacpy_loop_poll_modify, METH_VARARGS, "Change what it is watched for."},
     {"_poll_unregister", pacpy_loop_poll_unregister, METH_O, "Stop watching it."},
-    {"_add_callback", Loop_add_callback, METH_O, "Queue a Handle."},
+#define X(name) \
+    {#name, FASTCALL(pacpy_loop_##name), METH_FASTCALL | METH_KEYWORDS, pacpy_loop_##name##_doc},
+    PACPY_SOCKET_OPERATIONS(X)
+#undef X
+        {"_add_callback", Loop_add_callback, METH_O, "Queue a Handle."},
     {"_add_callback_signalsafe", Loop_add_callback, METH_O, "Queue a Handle."},
     {"_timer_handle_cancelled", Loop_timer_handle_cancelled, METH_O, "What a TimerHandle calls."},
     {"_queued", pacpy_compatible_queued, METH_NOARGS, "The queued Handles and Tasks, in order."},
     {"_timers", pacpy_compatible_timers, METH_NOARGS, "The armed TimerHandles, in no order."},
     {"_divert", pacpy_compatible_divert, METH_NOARGS, pacpy_compatible_divert_doc},
+    {"_stream_transport", FASTCALL(pacpy_stream_transport_new), METH_FASTCALL,
+     "_stream_transport(sock, protocol, waiter, extra, server): a StreamTransport."},
+    {"_datagram_transport", FASTCALL(pacpy_datagram_transport_new), METH_FASTCALL,
+     "_datagram_transport(sock, protocol, address, waiter, extra): a DatagramTransport."},
+    {"_read_pipe_transport", FASTCALL(pacpy_read_pipe_transport_new), METH_FASTCALL,
+     "_read_pipe_transport(pipe, protocol, waiter, extra): a ReadPipeTransport."},
+    {"_write_pipe_transport", FASTCALL(pacpy_write_pipe_transport_new), METH_FASTCALL,
+     "_write_pipe_transport(pipe, protocol, waiter, extra): a WritePipeTransport."},
+    {"_listen", FASTCALL(pacpy_listener_new), METH_FASTCALL,
+     "_listen(sock, protocol_factory, server, backlog, accept): a Listener."},
+    {"_adopt_stream", Loop_adopt_stream, METH_O,
+     "Let the reader of this protocol, if both are exactly asyncio's, be one of ours."},
     {"_settle", pacpy_compatible_settle, METH_NOARGS, "Watch what the executor waits for now."},
-    {NULL},
-};
-
-static PyGetSetDef Loop_getset[] = {
-    {"_debug", get_bool, set_bool, NULL, (void *)offsetof(LoopObject, debug)},
-    {"_queues_events", get_bool, set_bool, NULL, (void *)offsetof(LoopObject, queues_events)},
-    {"_task_factory", get_task_factory, set_task_factory, NULL},
-    {"_stopping", get_stopping, set_stopping, NULL},
-    {"_compatible", get_compatible, NULL, NULL},
     {NULL},
 };
 
@@ -806,9 +731,9 @@ static PyType_Slot Loop_slots[] = {
     {Py_tp_traverse, Loop_traverse},
     {Py_tp_clear, Loop_clear},
     {Py_tp_dealloc, Loop_dealloc},
-    {Py_tp_setattro, Loop_setattro},
+    {Py_tp_setattro, pacpy_loop_setattro},
     {Py_tp_methods, Loop_methods},
-    {Py_tp_getset, Loop_getset},
+    {Py_tp_getset, pacpy_loop_getset},
     {0, NULL},
 };
 

@@ -26,7 +26,11 @@ typedef struct pacpy_loop {
     struct pacpy_source **sources; /* by descriptor */
     size_t source_count;
     struct pacpy_adopted *
-        *reporting; /* while a source reports an event: where it remembers the handle */
+        *reporting;        /* while a source reports an event: where it remembers the handle */
+    struct pac_list held;  /* of pacpy_held: transports and listeners */
+    PyObject *read_buffer; /* bytes, as read_buffer.h has it; NULL: not needed yet */
+    PyObject *spare;       /* receive_bytes.h: bytes to receive into, or NULL */
+    size_t spare_capacity;
     uint64_t polls, spurious_polls;
     uint64_t first_task_id;  /* the id of the task made before the loop was: see Task_hash */
     unsigned long thread_id; /* of the thread that runs it; 0: none */
@@ -39,10 +43,35 @@ typedef struct pacpy_loop {
     bool stopping;      /* compatible mode: stop() was called */
 } LoopObject;
 
+/* What waits for a descriptor of its own, and is held by its loop while it does: in the loop's list,
+ * by one strong reference. The collector sees it, and the end of the loop gives it up. */
+struct pacpy_held {
+    struct pac_list_node node;
+    PyObject *object; /* of which this is a part */
+};
+
+/* Have the loop hold it, or not. The caller has a reference. */
+static inline void
+pacpy_loop_hold(LoopObject *loop, struct pacpy_held *held, PyObject *object, bool hold)
+{
+    if (hold == pac_list_is_linked(&held->node)) {
+        return;
+    }
+    if (hold) {
+        held->object = Py_NewRef(object);
+        pac_list_push_back(&loop->held, &held->node);
+    }
+    else {
+        pac_list_remove(&held->node);
+        Py_DECREF(object);
+    }
+}
+
 /* The loop of ours that runs on this thread, or NULL. */
 extern PAC_THREAD_LOCAL LoopObject *pacpy_running_loop;
 
-/* Put `task` (NULL: nothing) into asyncio's current-task table for `loop`. 0 or -1. */
+/* Put `task` (NULL: nothing) into asyncio's current-task table for `loop`. 0; or -1, and
+ * what stood there still does. */
 int pacpy_loop_set_current(LoopObject *loop, PyObject *task);
 
 static inline int

@@ -54,6 +54,9 @@ pacpy_future_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
     if (ready == 0) {
         f->state = f->state == PACPY_DROPPED ? PACPY_DROPPED : PACPY_WAITING;
     }
+    else if (PAC_UNLIKELY(ready == PACPY_REFUSED)) {
+        f->driver = NULL; /* whose await ends here */
+    }
     else {
         f->state = PACPY_DONE;
         f->driver = NULL;
@@ -185,7 +188,7 @@ python_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
     struct pacpy_state *st = f->st;
     PyObject *context = pacpy_context_new(st, cx->waker);
     if (context == NULL) {
-        return -1;
+        return PACPY_REFUSED;
     }
     struct pacpy_frame frame;
     pacpy_frame_push_by_hand(st, &frame, cx);
@@ -593,7 +596,7 @@ payload_traverse(PyObject *op, visitproc visit, void *arg)
 static int
 payload_clear(PyObject *op)
 {
-    Py_CLEAR(((PayloadObject *)op)->payload);
+    PACPY_RELEASE_SLOT(((PayloadObject *)op)->payload);
     return 0;
 }
 
@@ -695,7 +698,7 @@ poll_fn_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
     struct pacpy_state *st = f->st;
     PyObject *context = pacpy_context_new(st, cx->waker);
     if (context == NULL) {
-        return -1;
+        return PACPY_REFUSED;
     }
     struct pacpy_frame frame;
     pacpy_frame_push_by_hand(st, &frame, cx);
@@ -746,30 +749,34 @@ typedef struct {
     PyObject *value; /* NULL: awaited already */
 } ImmediateObject;
 
+/* Its value: a new reference; NULL and RuntimeError the second time. */
+static inline PyObject *
+immediate_take(ImmediateObject *self)
+{
+    if ((PyObject *)self == self->st->nothing_to_await) {
+        return Py_NewRef(Py_None);
+    }
+    PyObject *value = self->value;
+    self->value = NULL;
+    if (value == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited object");
+    }
+    return value;
+}
+
 static PyObject *
 Immediate_iternext(PyObject *op)
 {
     ImmediateObject *self = (ImmediateObject *)op;
-    PyObject *value = self->value;
-    if (value == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited object");
-        return NULL;
-    }
-    self->value = NULL;
-    return pacpy_return_from_await(self->st, value);
+    PyObject *value = immediate_take(self);
+    return value == NULL ? NULL : pacpy_return_from_await(self->st, value);
 }
 
 static PySendResult
 Immediate_am_send(PyObject *op, PyObject *arg, PyObject **result)
 {
-    ImmediateObject *self = (ImmediateObject *)op;
-    *result = self->value;
-    self->value = NULL;
-    if (*result == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited object");
-        return PYGEN_ERROR;
-    }
-    return PYGEN_RETURN;
+    *result = immediate_take((ImmediateObject *)op);
+    return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
 }
 
 static int
@@ -783,7 +790,7 @@ Immediate_traverse(PyObject *op, visitproc visit, void *arg)
 static int
 Immediate_clear(PyObject *op)
 {
-    Py_CLEAR(((ImmediateObject *)op)->value);
+    PACPY_RELEASE_SLOT(((ImmediateObject *)op)->value);
     return 0;
 }
 
@@ -792,7 +799,7 @@ Immediate_dealloc(PyObject *op)
 {
     ImmediateObject *self = (ImmediateObject *)op;
     PyObject_GC_UnTrack(op);
-    Py_CLEAR(self->value);
+    PACPY_RELEASE_SLOT(self->value);
     pacpy_freelist_free(&self->st->immediate_free, self->st->Immediate_type, op);
 }
 
@@ -853,6 +860,10 @@ pacpy_future_exec(PyObject *module)
         pacpy_make_type(module, &PendingFuture_spec, base, &st->PendingFuture_type, NULL) < 0 ||
         pacpy_make_type(module, &PollFn_spec, base, &st->PollFn_type, NULL) < 0 ||
         pacpy_make_type(module, &Immediate_spec, NULL, &st->Immediate_type, NULL) < 0) {
+        return -1;
+    }
+    st->nothing_to_await = pacpy_immediate(st, Py_NewRef(Py_None));
+    if (st->nothing_to_await == NULL) {
         return -1;
     }
     return PyModule_AddFunctions(module, functions);

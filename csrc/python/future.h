@@ -14,6 +14,7 @@
 #define PACPY_FUTURE_H
 
 #include "frame.h"
+#include "release.h"
 
 enum pacpy_future_state {
     PACPY_NEW = 0,
@@ -22,11 +23,24 @@ enum pacpy_future_state {
     PACPY_DROPPED, /* drop() was called by hand (or on a Python subclass): likewise */
 };
 
+/* From a poll: there was no memory to begin with, and another poll may find it. */
+#define PACPY_REFUSED (-2)
+
+/* What a poll returns that has failed before anything was changed: PACPY_REFUSED if it was for want
+ * of memory, else -1. The exception stays set. */
+static inline int
+pacpy_refused_or_failed(void)
+{
+    return PyErr_ExceptionMatches(PyExc_MemoryError) ? PACPY_REFUSED : -1;
+}
+
 struct pacpy_future;
 
 struct pacpy_future_vtable {
     /* Advance: 1 READY with a new reference in *value, 0 PENDING (cx's waker is kept), -1
-     * exception (which ends the future, like READY). An executor is entered if there is a loop. */
+     * exception (which ends the future, like READY), PACPY_REFUSED MemoryError, and the future is
+     * as it was: it has taken nothing, and can be polled again. An executor is entered if there is
+     * a loop. */
     int (*poll)(struct pacpy_future *self, struct pac_context *cx, PyObject **value);
     /* Leave every list, keep no waker. Called in any state, any number of times; runs in
      * destructors. */
@@ -62,7 +76,7 @@ pacpy_future_init(FutureObject *f, struct pacpy_state *st, const struct pacpy_fu
 }
 
 /* Poll `f` with `cx`, by hand or from within another future's poll: checks the state, guards
- * against re-entering, notes the outcome. 1, 0, -1 as the vtable's. */
+ * against re-entering, notes the outcome. 1, 0, -1, PACPY_REFUSED as the vtable's. */
 int pacpy_future_poll(FutureObject *f, struct pac_context *cx, PyObject **value);
 
 /* What the runtime does to a future whose wait ends without a result (cancelled, closed,
@@ -112,5 +126,13 @@ void pacpy_raise_thrown(PyObject *const *args, Py_ssize_t nargs);
 /* An awaitable that is ready at once with `value` (a new reference is taken): what __aenter__ and
  * the like return. */
 PyObject *pacpy_immediate(struct pacpy_state *st, PyObject *value);
+
+/* The one that is ready with None, any number of times: what __aexit__ and the like return. A new
+ * reference; never fails, so that what ends a block has not ended it in vain. */
+static inline PyObject *
+pacpy_nothing_to_await(struct pacpy_state *st)
+{
+    return Py_NewRef(st->nothing_to_await);
+}
 
 #endif

@@ -10,7 +10,8 @@
  *
  * poll_once must be able to go on with a coroutine that an earlier poll_once left suspended, and
  * for that it has to know what it is suspended in. So there is a table of such coroutines, with
- * weak keys; an entry does not hold its coroutine, which is lent to it for each poll. */
+ * weak keys; an entry does not hold its coroutine, which is lent to it for each poll. It is in the
+ * table before the coroutine runs: if there is no memory for that, nothing has happened. */
 #include "bridge.h"
 #include "completion.h"
 #include "future.h"
@@ -548,9 +549,9 @@ IntoFuture_clear(PyObject *op)
 {
     IntoFutureObject *self = (IntoFutureObject *)op;
     pac_list_remove(&self->listener.listener.node);
-    Py_CLEAR(self->awaitable);
-    Py_CLEAR(self->iterator);
-    Py_CLEAR(self->waiting_for);
+    PACPY_RELEASE_SLOT(self->awaitable);
+    PACPY_RELEASE_SLOT(self->iterator);
+    PACPY_RELEASE_SLOT(self->waiting_for);
     Py_CLEAR(self->callback);
     Py_CLEAR(self->throw_next);
     pac_waker_drop(&self->listener.waker);
@@ -683,53 +684,44 @@ into_future(PyObject *module, PyObject *awaitable)
 
 /* ---- poll_once ------------------------------------------------------------------------------ */
 
-static int
-need_table(struct pacpy_state *st)
+static void
+take_out(PyObject *table, PyObject *key)
 {
-    if (st->polled_once != NULL) {
-        return 0;
+    if (PyDict_DelItem(table, key) < 0) {
+        PyErr_Clear(); /* it was taken out before */
     }
-    PyObject *module = PyImport_ImportModule("weakref");
-    if (module == NULL) {
-        return -1;
-    }
-    PyObject *table = PyObject_CallMethod(module, "WeakKeyDictionary", NULL);
-    Py_DECREF(module);
-    if (table == NULL) {
-        return -1;
-    }
-    Py_XSETREF(st->polled_once, table);
-    return 0;
 }
 
-/* Where `coroutine` stands: a new reference to its entry or, if it has none, to one that is in no
- * table yet. NULL and an exception. */
+/* Called when a coroutine has gone that is in the table. */
 static PyObject *
-entry_of(struct pacpy_state *st, PyObject *coroutine)
+coroutine_gone(PyObject *table, PyObject *key)
 {
-    if (st->polled_once != NULL) {
-        PyObject *entry = PyObject_CallMethod(st->polled_once, "get", "O", coroutine);
-        if (entry != Py_None) {
-            return entry;
-        }
-        Py_DECREF(entry);
-    }
-    return into_future_new(st, NULL);
+    take_out(table, key);
+    Py_RETURN_NONE;
 }
 
-/* It was polled: it has its entry while it is suspended. 0, or -1 and an exception. */
-static int
-keep_entry(struct pacpy_state *st, PyObject *coroutine, PyObject *entry, bool is_suspended)
+static PyMethodDef coroutine_gone_def = {"coroutine_gone", coroutine_gone, METH_O, NULL};
+
+/* Where `coroutine` stands: a new reference to its entry, one that was just made if it has none, and
+ * to its key in *key. NULL and an exception. The table is what the key's callback is bound to. */
+static PyObject *
+entry_of(struct pacpy_state *st, PyObject *table, PyObject *coroutine, PyObject **key)
 {
-    if (is_suspended) {
-        return need_table(st) < 0 ? -1 : PyObject_SetItem(st->polled_once, coroutine, entry);
+    *key = PyWeakref_NewRef(coroutine, st->polled_once);
+    if (*key == NULL) {
+        return NULL;
     }
-    if (st->polled_once == NULL) {
-        return 0;
+    PyObject *entry = Py_XNewRef(PyDict_GetItemWithError(table, *key));
+    if (entry == NULL && !PyErr_Occurred()) {
+        entry = into_future_new(st, NULL);
+        if (entry != NULL && PyDict_SetItem(table, *key, entry) < 0) {
+            Py_CLEAR(entry);
+        }
     }
-    PyObject *popped = PyObject_CallMethod(st->polled_once, "pop", "OO", coroutine, Py_None);
-    Py_XDECREF(popped);
-    return popped == NULL ? -1 : 0;
+    if (entry == NULL) {
+        Py_CLEAR(*key);
+    }
+    return entry;
 }
 
 /* Poll a coroutine once more. As a vtable's poll. */
@@ -737,14 +729,15 @@ static int
 poll_coroutine(struct pacpy_state *st, PyObject *coroutine, struct pac_context *cx,
                PyObject **value)
 {
-    PyObject *entry = entry_of(st, coroutine);
+    PyObject *key, *table = PyCFunction_GET_SELF(st->polled_once);
+    PyObject *entry = entry_of(st, table, coroutine, &key);
     if (entry == NULL) {
-        return -1;
+        return pacpy_refused_or_failed();
     }
     IntoFutureObject *inner = (IntoFutureObject *)entry;
-    bool is_new = inner->base.state == PACPY_NEW;
     if (inner->base.polling) {
         PyErr_SetString(PyExc_RuntimeError, "the coroutine is already being polled");
+        Py_DECREF(key);
         Py_DECREF(entry);
         return -1;
     }
@@ -752,18 +745,15 @@ poll_coroutine(struct pacpy_state *st, PyObject *coroutine, struct pac_context *
     int ready = pacpy_future_poll(&inner->base, cx, value);
     PyObject *exc = PyErr_GetRaisedException();
     Py_CLEAR(inner->iterator);
-    int kept = 0;
-    if (is_new ? ready == 0 : ready != 0) {
-        kept = keep_entry(st, coroutine, entry, ready == 0);
+    if (ready != 0) {
+        take_out(table, key);
     }
-    if (kept < 0 && ready == 1) {
-        Py_CLEAR(*value);
-    }
+    Py_DECREF(key);
     Py_DECREF(entry);
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
     }
-    return kept < 0 ? -1 : ready;
+    return ready;
 }
 
 static int
@@ -807,8 +797,8 @@ PollOnce_traverse(PyObject *op, visitproc visit, void *arg)
 static int
 PollOnce_clear(PyObject *op)
 {
-    Py_CLEAR(((PollOnceObject *)op)->coroutine);
-    Py_CLEAR(((PollOnceObject *)op)->inner);
+    PACPY_RELEASE_SLOT(((PollOnceObject *)op)->coroutine);
+    PACPY_RELEASE_SLOT(((PollOnceObject *)op)->inner);
     return 0;
 }
 
@@ -894,6 +884,12 @@ pacpy_into_future_exec(PyObject *module)
     if (pacpy_make_type(module, &IntoFuture_spec, st->Future_type, &st->IntoFuture_type, NULL) <
             0 ||
         pacpy_make_type(module, &PollOnce_spec, st->Future_type, &st->PollOnce_type, NULL) < 0) {
+        return -1;
+    }
+    PyObject *table = PyDict_New();
+    st->polled_once = table == NULL ? NULL : PyCFunction_New(&coroutine_gone_def, table);
+    Py_XDECREF(table);
+    if (st->polled_once == NULL) {
         return -1;
     }
     return PyModule_AddFunctions(module, functions);

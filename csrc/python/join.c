@@ -5,10 +5,7 @@
 static int
 all_results(BranchesObject *self, PyObject **value)
 {
-    PyObject *results = PyTuple_New(self->count);
-    if (results == NULL) {
-        return -1;
-    }
+    PyObject *results = self->room;
     for (Py_ssize_t i = 0; i < self->count; i++) {
         struct pacpy_branch *b = &self->branches[i];
         PyObject *result;
@@ -20,20 +17,18 @@ all_results(BranchesObject *self, PyObject **value)
             b->value = NULL;
         }
         else if (pacpy_branch_take(b, &result) < 0) {
-            Py_DECREF(results);
             return -1;
         }
         PyTuple_SET_ITEM(results, i, result);
     }
-    *value = results;
+    *value = results == NULL ? PyTuple_New(0) : pacpy_branches_take_room(self);
     return 1;
 }
 
 static int
 join_look(BranchesObject *self, struct pac_context *cx, PyObject **value)
 {
-    bool is_first = !self->has_begun;
-    self->has_begun = true;
+    bool is_first = !self->has_begun; /* and all are looked at, children too */
     if (self->failed != NULL) {
         return pacpy_branch_take(self->failed, value);
     }
@@ -45,12 +40,13 @@ join_look(BranchesObject *self, struct pac_context *cx, PyObject **value)
         PyObject *result;
         int ready = pacpy_branch_poll(b, cx, &result);
         if (ready < 0) {
-            return -1;
+            return ready;
         }
         if (ready > 0) {
             b->value = result;
         }
     }
+    self->has_begun = true;
     if (self->failed != NULL) {
         return pacpy_branch_take(self->failed, value);
     }
@@ -61,6 +57,7 @@ static const struct pacpy_branches_rules join_rules = {
     .vtable = {.poll = pacpy_branches_poll, .forget = pacpy_branches_forget, .resumable = true},
     .name = "join",
     .look = join_look,
+    .room = PACPY_ONE_EACH,
     .first_counts = false,
 };
 

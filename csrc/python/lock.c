@@ -99,7 +99,7 @@ Lock_aenter(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 Lock_aexit(PyObject *op, PyObject *const *Py_UNUSED(exception), Py_ssize_t Py_UNUSED(count))
 {
-    return lock_release(op) < 0 ? NULL : pacpy_immediate(gate_of(op)->st, Py_NewRef(Py_None));
+    return lock_release(op) < 0 ? NULL : pacpy_nothing_to_await(gate_of(op)->st);
 }
 
 static PyMethodDef Lock_methods[] = {

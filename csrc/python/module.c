@@ -258,8 +258,17 @@ pacpy_need_asyncio(struct pacpy_state *st)
     const struct wanted wanted[] = {
         {"asyncio.exceptions", "CancelledError", &st->asyncio_CancelledError},
         {"asyncio.exceptions", "InvalidStateError", &st->asyncio_InvalidStateError},
+        {"asyncio.exceptions", "IncompleteReadError", &st->asyncio_IncompleteReadError},
+        {"asyncio.exceptions", "LimitOverrunError", &st->asyncio_LimitOverrunError},
         {"asyncio.events", "_get_running_loop", &st->asyncio_get_running_loop},
         {"asyncio.tasks", "current_task", &st->asyncio_current_task},
+        {"asyncio.protocols", "BufferedProtocol", &st->asyncio_BufferedProtocol},
+        {"asyncio.exceptions", "IncompleteReadError", &st->asyncio_IncompleteReadError},
+        {"asyncio.exceptions", "LimitOverrunError", &st->asyncio_LimitOverrunError},
+        {"asyncio.streams", "StreamReader", &st->asyncio_StreamReader},
+        {"asyncio.streams", "StreamReaderProtocol", &st->asyncio_StreamReaderProtocol},
+        {"socket", "socket", &st->asyncio_socket},
+        {"asyncio.trsock", "TransportSocket", &st->asyncio_TransportSocket},
         {"asyncio.format_helpers", "extract_stack", &st->asyncio_extract_stack},
         {"asyncio.futures", "_set_result_unless_cancelled", &st->asyncio_set_result},
         {"pyasync_c._support", NULL, &st->asyncio_support},
@@ -276,7 +285,9 @@ pacpy_need_asyncio(struct pacpy_state *st)
     }
     /* Task last: it says that all is there. */
     if (pacpy_callback_handle_make_types(st) < 0 || pacpy_find_completion_offset() < 0 ||
-        pacpy_asyncio_future_make_types(st) < 0) {
+        pacpy_asyncio_future_make_types(st) < 0 || pacpy_stream_reader_make_types(st) < 0 ||
+        pacpy_stream_transport_make_types(st) < 0 || pacpy_datagram_transport_make_types(st) < 0 ||
+        pacpy_pipe_transport_make_types(st) < 0) {
         return -1;
     }
     return pacpy_task_make_types(st);
@@ -305,10 +316,40 @@ seconds(PyObject *module, PyObject *args)
     return PyNumber_Float(value);
 }
 
+#ifdef PAC_DEBUG
+/* _debug_counts() -> dict: how many objects of the core are alive in this process. */
+static PyObject *
+debug_counts(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    /* relaxed: whoever asks is at rest. */
+#define COUNT(name) #name, (long long)pac_atomic_load(&pac_debug_counts.name, PAC_RELAXED)
+    return Py_BuildValue("{sLsLsLsLsL}", COUNT(allocations), COUNT(tasks), COUNT(wakers),
+                         COUNT(timers), COUNT(waiters));
+#undef COUNT
+}
+
+/* _debug_fail_allocation(n): the core's n-th next allocation fails; 0: none does. */
+static PyObject *
+debug_fail_allocation(PyObject *Py_UNUSED(module), PyObject *n)
+{
+    unsigned long long count = PyLong_AsUnsignedLongLong(n);
+    if (count == (unsigned long long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    pac_alloc_fail_after(count, true);
+    Py_RETURN_NONE;
+}
+#endif
+
 static PyMethodDef functions[] = {
     {"_seconds", seconds, METH_VARARGS, "A duration as float seconds, checked as sleep() does."},
     {"_need_asyncio", need_asyncio, METH_NOARGS,
      "Make Task and the other types that derive from asyncio's."},
+#ifdef PAC_DEBUG
+    {"_debug_counts", debug_counts, METH_NOARGS, "The core's live objects, by kind."},
+    {"_debug_fail_allocation", debug_fail_allocation, METH_O,
+     "The core's n-th next allocation fails; 0 turns that off."},
+#endif
     {NULL},
 };
 
@@ -360,8 +401,12 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 #define X(name) Py_VISIT(st->asyncio_##name);
     PACPY_ASYNCIO_OBJECTS(X)
 #undef X
+#define X(name) Py_VISIT(st->ssl_##name);
+    PACPY_SSL_OBJECTS(X)
+#undef X
     Py_VISIT(st->pending);
     Py_VISIT(st->suspended);
+    Py_VISIT(st->nothing_to_await);
     Py_VISIT(st->stop_iteration);
     Py_VISIT(st->context_snapshot);
     Py_VISIT(st->context_spare);
@@ -411,6 +456,7 @@ module_clear(PyObject *module)
         Py_CLEAR(st->last_bridge);
         Py_CLEAR(st->bridges);
         Py_CLEAR(st->polled_once);
+        Py_CLEAR(st->net_reserve);
     }
     return 0;
 }
@@ -431,14 +477,19 @@ module_free(void *module)
 #define X(name) Py_CLEAR(st->asyncio_##name);
     PACPY_ASYNCIO_OBJECTS(X)
 #undef X
+#define X(name) Py_CLEAR(st->ssl_##name);
+    PACPY_SSL_OBJECTS(X)
+#undef X
     Py_CLEAR(st->pending);
     Py_CLEAR(st->suspended);
+    Py_CLEAR(st->nothing_to_await);
     Py_CLEAR(st->stop_iteration);
 }
 
 static PyModuleDef_Slot core_slots[] = {
     {Py_mod_exec, exec_state},
     {Py_mod_exec, pacpy_waker_exec},
+    {Py_mod_exec, pacpy_graveyard_exec},
     {Py_mod_exec, pacpy_future_exec},
     {Py_mod_exec, pacpy_into_future_exec},
     {Py_mod_exec, pacpy_delay_exec},
@@ -460,10 +511,26 @@ static PyModuleDef_Slot core_slots[] = {
     {Py_mod_exec, pacpy_barrier_exec},
     {Py_mod_exec, pacpy_event_exec},
     {Py_mod_exec, pacpy_once_cell_exec},
+    {Py_mod_exec, pacpy_socket_operation_exec},
     {Py_mod_exec, pacpy_bridge_exec},
     {Py_mod_exec, pacpy_eventloop_exec},
+    {Py_mod_exec, pacpy_net_read_exec},
+    {Py_mod_exec, pacpy_net_write_exec},
+    {Py_mod_exec, pacpy_net_connect_exec},
+    {Py_mod_exec, pacpy_net_stream_exec},
+    {Py_mod_exec, pacpy_net_listener_exec},
+    {Py_mod_exec, pacpy_net_udp_exec},
+    {Py_mod_exec, pacpy_net_framing_exec},
+    {Py_mod_exec, pacpy_net_copy_exec},
+    {Py_mod_exec, pacpy_listener_exec},
+    {Py_mod_exec, pacpy_stream_read_exec},
+    {Py_mod_exec, pacpy_ssl_object_exec},
+    {Py_mod_exec, pacpy_tls_protocol_exec},
+    {Py_mod_exec, pacpy_net_tls_exec},
     {Py_mod_exec, pacpy_completion_exec},
     {Py_mod_exec, pacpy_task_exec},
+    {Py_mod_exec, pacpy_promise_exec},
+    {Py_mod_exec, pacpy_c_future_exec},
     {Py_mod_exec, pacpy_capi_exec},
     {Py_mod_exec, pacpy_floor_exec},
 #if PY_VERSION_HEX >= 0x030C0000

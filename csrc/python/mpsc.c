@@ -161,7 +161,7 @@ Send_dealloc(PyObject *op)
         PyObject_GC_UnTrack(op);
         pacpy_freelist_free(&st->send_free, st->Send_type, op);
     }
-    Py_XDECREF(value);
+    pacpy_release(value);
     Py_XDECREF(sender); /* NULL: it has stood warm */
 }
 
@@ -578,12 +578,10 @@ Receiver_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
-    /* A value may be the receiver of another channel, and so on. */
-    Py_TRASHCAN_BEGIN(op, Receiver_dealloc) pac_mpsc_drop_receiver(&self->channel->core);
+    pac_mpsc_drop_receiver(&self->channel->core);
     Py_DECREF(self->channel);
     type->tp_free(op);
     Py_DECREF(type);
-    Py_TRASHCAN_END
 }
 
 static PyObject *

@@ -8,7 +8,11 @@
  *                    await while it cleans up
  *   polled by hand   into_future() of it is polled
  *
- * Either way the turn ends when that ends: with the value, or abandoned.
+ * Either way the turn ends when that ends: with the value, or abandoned. So a MemoryError that a
+ * coroutine raises ends the OnceInit, as any other error does. If there was no memory for a step of
+ * the OnceInit's own (to make the awaitable, or to poll it, if it is a Future), the turn passes on
+ * too, but the OnceInit is as it was before it was polled: the next poll waits for a new turn, and
+ * calls the function again.
  */
 #include "future.h"
 #include "holder.h"
@@ -90,7 +94,18 @@ once_init_stop(OnceInitObject *self)
 
 /* ---- polling -------------------------------------------------------------------------------- */
 
-/* The turn has come: call the function. 0, or -1 and an exception. */
+/* There was no memory for what the turn is for. As a vtable's poll. */
+static int
+once_init_refused(OnceInitObject *self)
+{
+    once_init_stop(self);
+    if (self->future.state == PACPY_WAITING) {
+        self->future.state = PACPY_NEW;
+    }
+    return PACPY_REFUSED;
+}
+
+/* The turn has come: call the function. 0, -1 and an exception, or PACPY_REFUSED. */
 static int
 once_init_start(OnceInitObject *self)
 {
@@ -107,7 +122,7 @@ once_init_start(OnceInitObject *self)
     }
     if (self->running == NULL) {
         turn_abandon(self);
-        return -1;
+        return PyErr_ExceptionMatches(PyExc_MemoryError) ? once_init_refused(self) : -1;
     }
     return 0;
 }
@@ -121,14 +136,14 @@ is_within_initialiser(OnceCellObject *cell)
            pacpy_holder_is_current(&cell->running, cell->st);
 }
 
-/* Until it is our turn: 1, or 2 if the value is there; 0; -1 and an exception. */
+/* Until it is our turn: 1, or 2 if the value is there; 0; -1 and an exception, PACPY_REFUSED. */
 static int
 once_init_poll_turn(OnceInitObject *self, struct pac_context *cx)
 {
     if (self->turn.state == PAC_ACQUIRE_INIT && is_within_initialiser(self->cell)) {
         PyErr_SetString(PyExc_RuntimeError,
                         "this task initialises the cell: awaiting it would wait for itself");
-        return -1;
+        return pacpy_refused_or_failed();
     }
     enum pac_poll poll = pac_acquire_poll(&self->turn, cx);
     bool ours = poll == PAC_READY && pac_acquire_status(&self->turn) == PAC_OK;
@@ -156,8 +171,9 @@ OnceInit_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
         if (turn <= 0) {
             return turn;
         }
-        if (once_init_start(self) < 0) {
-            return -1;
+        int started = once_init_start(self);
+        if (started < 0) {
+            return started;
         }
         if (self->awaiting) {
             *value = Py_NewRef(Py_None); /* OnceInit_am_send goes on */
@@ -173,6 +189,9 @@ OnceInit_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
     Py_DECREF(running);
     if (ready > 0) {
         turn_complete(self, *value);
+    }
+    else if (ready == PACPY_REFUSED) {
+        return once_init_refused(self);
     }
     else if (ready < 0) {
         turn_abandon(self);
@@ -224,6 +243,14 @@ may_drive(OnceInitObject *self)
     return why == NULL ? 0 : -1;
 }
 
+/* What runs has raised: a Future that had no memory for its poll? */
+static bool
+has_refused(PyObject *running, struct pacpy_state *st)
+{
+    return Future_Check(st, running) && ((FutureObject *)running)->state < PACPY_DONE &&
+           PyErr_ExceptionMatches(PyExc_MemoryError);
+}
+
 /* One step of what runs: with the exception that is set thrown into it, or None sent. */
 static PySendResult
 drive(OnceInitObject *self, bool throws, PyObject **result)
@@ -235,6 +262,11 @@ drive(OnceInitObject *self, bool throws, PyObject **result)
         throws ? pacpy_throw_into(f->st, running, result) : PyIter_Send(running, Py_None, result);
     f->polling = false;
     Py_DECREF(running); /* not the last: `self` has one */
+    if (sent == PYGEN_ERROR && has_refused(running, f->st)) {
+        once_init_refused(self);
+        *result = NULL;
+        return sent;
+    }
     switch (sent) {
         case PYGEN_RETURN:
             f->state = PACPY_DONE;
@@ -345,7 +377,7 @@ static int
 OnceInit_clear(PyObject *op)
 {
     OnceInit_forget((FutureObject *)op);
-    Py_CLEAR(((OnceInitObject *)op)->function);
+    PACPY_RELEASE_SLOT(((OnceInitObject *)op)->function);
     return 0;
 }
 
@@ -356,7 +388,7 @@ OnceInit_dealloc(PyObject *op)
     OnceInitObject *self = (OnceInitObject *)op;
     PyObject_GC_UnTrack(op);
     pacpy_future_fini(&self->future);
-    Py_CLEAR(self->function);
+    PACPY_RELEASE_SLOT(self->function);
     Py_DECREF(self->cell);
     tp->tp_free(op);
     Py_DECREF(tp);
@@ -419,7 +451,7 @@ OnceCell_traverse(PyObject *op, visitproc visit, void *arg)
 static int
 OnceCell_clear(PyObject *op)
 {
-    Py_CLEAR(((OnceCellObject *)op)->value);
+    PACPY_RELEASE_SLOT(((OnceCellObject *)op)->value);
     return 0;
 }
 
@@ -432,12 +464,10 @@ OnceCell_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
-    /* The value may be another cell, and so on. */
-    Py_TRASHCAN_BEGIN(op, OnceCell_dealloc) pacpy_holder_clear(&self->running);
-    Py_CLEAR(self->value);
+    pacpy_holder_clear(&self->running);
+    PACPY_RELEASE_SLOT(self->value);
     tp->tp_free(op);
     Py_DECREF(tp);
-    Py_TRASHCAN_END
 }
 
 /* Empty, and nobody's turn? To be looked at. */

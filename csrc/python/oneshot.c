@@ -253,13 +253,11 @@ OneshotReceiver_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
-    /* The value may be the receiver of another channel, and so on. */
-    Py_TRASHCAN_BEGIN(op, OneshotReceiver_dealloc) pacpy_future_fini(&self->future);
+    pacpy_future_fini(&self->future);
     pac_oneshot_drop_receiver(&self->channel->core);
     Py_DECREF(self->channel);
     type->tp_free(op);
     Py_DECREF(type);
-    Py_TRASHCAN_END
 }
 
 static PyObject *

@@ -4,14 +4,21 @@
 #include "../core/executor.h"
 
 int
-pacpy_select_look(BranchesObject *self, struct pac_context *cx, PyObject **value,
-                  Py_ssize_t *winner)
+pacpy_select_look(BranchesObject *self, struct pac_context *cx, PyObject **value, PyObject **index)
 {
     for (Py_ssize_t k = 0; k < self->count; k++) {
         struct pacpy_branch *b = pacpy_branch_at(self, k);
+        /* Before it is ready, as a large one needs memory. */
+        *index = PyLong_FromSsize_t(b - self->branches);
+        if (*index == NULL) {
+            return PACPY_REFUSED;
+        }
         int ready = pacpy_branch_poll(b, cx, value);
-        if (ready != 0) {
-            *winner = b - self->branches;
+        if (ready > 0) {
+            return ready;
+        }
+        Py_DECREF(*index);
+        if (ready < 0) {
             return ready;
         }
     }
@@ -21,22 +28,14 @@ pacpy_select_look(BranchesObject *self, struct pac_context *cx, PyObject **value
 static int
 select_look(BranchesObject *self, struct pac_context *cx, PyObject **value)
 {
-    Py_ssize_t winner;
-    PyObject *result;
+    PyObject *index, *result;
     struct pac_executor *ex = pac_executor_current();
     self->first = ex == NULL ? 0 : (Py_ssize_t)pac_executor_pick(ex, (size_t)self->count);
-    int ready = pacpy_select_look(self, cx, &result, &winner);
+    int ready = pacpy_select_look(self, cx, &result, &index);
     if (ready > 0) {
-        PyObject *index = PyLong_FromSsize_t(winner);
-        *value = index == NULL ? NULL : PyTuple_New(2);
-        if (*value == NULL) {
-            Py_XDECREF(index);
-            Py_DECREF(result);
-            return -1;
-        }
+        *value = pacpy_branches_take_room(self);
         PyTuple_SET_ITEM(*value, 0, index);
         PyTuple_SET_ITEM(*value, 1, result);
-        return 1;
     }
     return ready;
 }
@@ -45,6 +44,7 @@ static const struct pacpy_branches_rules select_rules = {
     .vtable = {.poll = pacpy_branches_poll, .forget = pacpy_branches_forget, .resumable = true},
     .name = "select",
     .look = select_look,
+    .room = 2,
     .first_counts = true,
 };
 

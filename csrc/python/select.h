@@ -4,9 +4,9 @@
 
 #include "branches.h"
 
-/* Poll the branches in their order: 1, *value and *winner, the index of the first that is ready;
- * 0; or -1 and the exception that one of them has raised. */
+/* Poll the branches in their order: 1, *value and *index, the int that says which is the first that
+ * is ready; 0; -1 and the exception that one of them has raised; PACPY_REFUSED. */
 int pacpy_select_look(BranchesObject *self, struct pac_context *cx, PyObject **value,
-                      Py_ssize_t *winner);
+                      PyObject **index);
 
 #endif

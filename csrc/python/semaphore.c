@@ -158,7 +158,7 @@ Semaphore_aenter(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 Semaphore_aexit(PyObject *op, PyObject *const *Py_UNUSED(exception), Py_ssize_t Py_UNUSED(count))
 {
-    return add_permits(op, 1) < 0 ? NULL : pacpy_immediate(gate_of(op)->st, Py_NewRef(Py_None));
+    return add_permits(op, 1) < 0 ? NULL : pacpy_nothing_to_await(gate_of(op)->st);
 }
 
 static PyMethodDef Semaphore_methods[] = {

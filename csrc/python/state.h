@@ -37,6 +37,24 @@
     X(WatchSender)       \
     X(WatchReceiver)
 
+/* Those of pyasync_c.net. */
+#define NET_TYPES(X)     \
+    X(CopyBidirectional) \
+    X(NetRead)           \
+    X(NetWrite)          \
+    X(NetConnect)        \
+    X(NetAccept)         \
+    X(TcpStream)         \
+    X(UnixStream)        \
+    X(TlsStream)         \
+    X(ReadHalf)          \
+    X(WriteHalf)         \
+    X(NetDatagram)       \
+    X(UdpSocket)         \
+    X(Framed)            \
+    X(TcpListener)       \
+    X(UnixListener)
+
 /* Types made at import, in the order in which they are made; a file makes its own. */
 #define PACPY_TYPES(X)   \
     X(Pending)           \
@@ -73,67 +91,150 @@
     X(CancellationToken) \
     X(Cancelled)         \
     X(RunUntilCancelled) \
+    X(Promised)          \
+    X(CFuture)           \
     X(Immediate)         \
     X(FutureIter)        \
+    X(SocketOperation)   \
     X(Bridge)            \
-    X(LoopBase)
+    X(LoopBase)          \
+    X(Listener)          \
+    X(StreamRead)        \
+    X(MemoryWindow)      \
+    X(TlsProtocolBase)   \
+    X(TlsTransportBase)  \
+    NET_TYPES(X)
 
 /* Types that derive from asyncio's, made when asyncio is first needed (pacpy_need_asyncio). */
 #define PACPY_ASYNCIO_TYPES(X) \
     X(Task)                    \
     X(AsyncioFuture)           \
     X(CallbackHandle)          \
-    X(TimerHandle)
+    X(TimerHandle)             \
+    X(StreamReader)            \
+    X(StreamTransport)         \
+    X(DatagramTransport)       \
+    X(ReadPipeTransport)       \
+    X(WritePipeTransport)
 
 /* Interned names. */
 #define PACPY_NAMES(X)          \
     X(__class__)                \
     X(_asyncio_future_blocking) \
+    X(_buffer)                  \
+    X(_call_eof_received)       \
+    X(_control_app_writing)     \
+    X(_control_ssl_reading)     \
+    X(_do_flush)                \
+    X(_do_handshake)            \
+    X(_do_read)                 \
+    X(_do_shutdown)             \
+    X(_do_write)                \
+    X(_eof)                     \
+    X(_exception)               \
+    X(_limit)                   \
+    X(_loop)                    \
+    X(_paused)                  \
     X(_run_once)                \
     X(_selector)                \
+    X(_ssl_protocol)            \
+    X(_sslobj)                  \
+    X(_start_shutdown)          \
+    X(_stream_reader_wr)        \
+    X(_transport)               \
+    X(_transports)              \
+    X(_waiter)                  \
     X(add_done_callback)        \
     X(add_reader)               \
+    X(buffer_updated)           \
     X(call_at)                  \
+    X(call_exception_handler)   \
     X(call_soon)                \
     X(cancel)                   \
     X(close)                    \
+    X(connection_lost)          \
+    X(connection_made)          \
     X(context)                  \
+    X(cr_suspended)             \
     X(create_future)            \
+    X(data_received)            \
+    X(datagram_received)        \
+    X(do_handshake)             \
     X(done)                     \
     X(drop)                     \
+    X(eof_received)             \
+    X(get_buffer)               \
     X(get_loop)                 \
+    X(join)                     \
     X(msg)                      \
     X(name)                     \
+    X(pause_writing)            \
+    X(peername)                 \
+    X(pending)                  \
+    X(pipe)                     \
     X(poll)                     \
+    X(read)                     \
+    X(write)                    \
+    X(release)                  \
     X(remove_done_callback)     \
     X(remove_reader)            \
+    X(result)                   \
+    X(resume_writing)           \
     X(run_forever)              \
     X(run_until_complete)       \
     X(set_result)               \
+    X(setblocking)              \
+    X(socket)                   \
+    X(sockname)                 \
     X(throw)                    \
     X(time)                     \
     X(_stuck)                   \
     X(uncancel)                 \
+    X(unwrap)                   \
     X(cancelling)
 
 /* Objects fetched from the standard library by pacpy_need_asyncio; NULL before. */
-#define PACPY_ASYNCIO_OBJECTS(X)                                                    \
-    X(CancelledError)    /* asyncio.CancelledError */                               \
-    X(InvalidStateError) /* asyncio.InvalidStateError */                            \
-    X(get_running_loop)  /* asyncio._get_running_loop: None outside */              \
-    X(current_tasks)     /* asyncio.tasks._current_tasks, before 3.14; else NULL */ \
-    X(current_task)      /* asyncio.current_task */                                 \
-    X(swap_current_task) /* _asyncio._swap_current_task, from 3.14 on; else NULL */ \
-    X(extract_stack)     /* asyncio.format_helpers.extract_stack */                 \
-    X(set_result)        /* asyncio.futures._set_result_unless_cancelled */         \
-    X(support)           /* our own module pyasync_c._support: what C calls in Python */
+#define PACPY_ASYNCIO_OBJECTS(X)                                                          \
+    X(CancelledError)       /* asyncio.CancelledError */                                  \
+    X(InvalidStateError)    /* asyncio.InvalidStateError */                               \
+    X(get_running_loop)     /* asyncio._get_running_loop: None outside */                 \
+    X(current_tasks)        /* asyncio.tasks._current_tasks, before 3.14; else NULL */    \
+    X(current_task)         /* asyncio.current_task */                                    \
+    X(swap_current_task)    /* _asyncio._swap_current_task, from 3.14 on; else NULL */    \
+    X(BufferedProtocol)     /* asyncio.BufferedProtocol */                                \
+    X(TransportSocket)      /* asyncio.trsock.TransportSocket */                          \
+    X(extract_stack)        /* asyncio.format_helpers.extract_stack */                    \
+    X(IncompleteReadError)  /* asyncio.IncompleteReadError */                             \
+    X(LimitOverrunError)    /* asyncio.LimitOverrunError */                               \
+    X(StreamReader)         /* asyncio.StreamReader */                                    \
+    X(StreamReaderProtocol) /* asyncio.StreamReaderProtocol */                            \
+    X(stream_methods)       /* stream_reader.c: what they have unless they are changed */ \
+    X(socket)               /* socket.socket */                                           \
+    X(set_result)           /* asyncio.futures._set_result_unless_cancelled */            \
+    X(support)              /* our own module pyasync_c._support: what C calls in Python */
+
+/* Objects fetched from ssl, _ssl and asyncio.sslproto by pacpy_ssl_need (the first five) and
+ * _use_sslproto; NULL before. */
+#define PACPY_SSL_OBJECTS(X)                                         \
+    X(Socket)       /* _ssl._SSLSocket, or None */                   \
+    X(MemoryBIO)    /* ssl.MemoryBIO */                              \
+    X(Object)       /* ssl.SSLObject */                              \
+    X(object_read)  /* its read */                                   \
+    X(object_write) /* its write */                                  \
+    X(Protocol)     /* asyncio.sslproto.SSLProtocol */               \
+    X(again)        /* asyncio.sslproto.SSLAgainErrors */            \
+    X(DO_HANDSHAKE) /* those of asyncio.sslproto.SSLProtocolState */ \
+    X(WRAPPED)                                                       \
+    X(FLUSHING)                                                      \
+    X(SHUTDOWN)
 
 enum { PACPY_FREELIST_WARM = 4 };
 
 /* A free list of Python objects of one type: linked through ob_type's place, so not tracked and
  * with no type reference while they stand in it. A few of it may be kept warm instead: as they are,
  * with their type, tracked, the list holding the one reference. Taking such a one costs a few
- * instructions, for futures that live no longer than one await. */
+ * instructions, for futures that live no longer than one await. After gc.freeze() those few are out of
+ * the collector's sight: a cycle through one of them stays until gc.unfreeze(). */
 struct pacpy_freelist {
     PyObject *first;
     int length;
@@ -143,23 +244,29 @@ struct pacpy_freelist {
 };
 
 /* Which there are, and of what type. */
-#define PACPY_FREELISTS(X)           \
-    X(yield_now, YieldNow)           \
-    X(delay, Delay)                  \
-    X(notified, Notified)            \
-    X(oneshot_await, OneshotAwait)   \
-    X(send, Send)                    \
-    X(recv, Recv)                    \
-    X(select, Select)                \
-    X(broadcast_recv, BroadcastRecv) \
-    X(acquire, Acquire)              \
-    X(acquire_permit, AcquirePermit) \
-    X(future_iter, FutureIter)       \
-    X(immediate, Immediate)          \
-    X(asyncio_future, AsyncioFuture) \
-    X(task, Task)                    \
-    X(handle, CallbackHandle)        \
-    X(timer_handle, TimerHandle)
+#define PACPY_FREELISTS(X)               \
+    X(yield_now, YieldNow)               \
+    X(delay, Delay)                      \
+    X(notified, Notified)                \
+    X(oneshot_await, OneshotAwait)       \
+    X(send, Send)                        \
+    X(recv, Recv)                        \
+    X(select, Select)                    \
+    X(broadcast_recv, BroadcastRecv)     \
+    X(acquire, Acquire)                  \
+    X(acquire_permit, AcquirePermit)     \
+    X(future_iter, FutureIter)           \
+    X(immediate, Immediate)              \
+    X(socket_operation, SocketOperation) \
+    X(net_read, NetRead)                 \
+    X(net_write, NetWrite)               \
+    X(net_accept, NetAccept)             \
+    X(net_datagram, NetDatagram)         \
+    X(asyncio_future, AsyncioFuture)     \
+    X(task, Task)                        \
+    X(handle, CallbackHandle)            \
+    X(timer_handle, TimerHandle)         \
+    X(stream_read, StreamRead)
 
 /* Long enough for a burst of tasks to find the memory of the one before it: new pages cost more
  * than all the rest of making a task. What a second does not use is given back bit by bit
@@ -170,8 +277,9 @@ struct pacpy_state {
     PyObject *module;    /* borrowed */
     PyObject *pending;   /* the public PENDING */
     PyObject *suspended; /* what a leaf of ours yields to a task of ours: never seen by users */
-    PyObject *stop_iteration; /* a StopIteration that is reused while nobody else holds it */
-    bool stop_iteration_used; /* it holds a value of the poll in progress */
+    PyObject *nothing_to_await; /* future.c: what pacpy_nothing_to_await gives */
+    PyObject *stop_iteration;   /* a StopIteration that is reused while nobody else holds it */
+    bool stop_iteration_used;   /* it holds a value of the poll in progress */
 #define X(name) PyTypeObject *name##_type;
     PACPY_TYPES(X)
     PACPY_ASYNCIO_TYPES(X)
@@ -181,6 +289,9 @@ struct pacpy_state {
 #undef X
 #define X(name) PyObject *asyncio_##name;
     PACPY_ASYNCIO_OBJECTS(X)
+#undef X
+#define X(name) PyObject *ssl_##name;
+    PACPY_SSL_OBJECTS(X)
 #undef X
 #define X(name, type) struct pacpy_freelist name##_free;
     PACPY_FREELISTS(X)
@@ -193,7 +304,9 @@ struct pacpy_state {
     bool contexts_are_opaque; /* likewise: it cannot be shared in this Python */
     PyObject *last_bridge;    /* the bridge used last, or NULL */
     PyObject *bridges;        /* loop -> Bridge, a weakref.WeakKeyDictionary, made on first use */
-    PyObject *polled_once;    /* coroutine -> IntoFuture, likewise */
+    PyObject *polled_once;    /* into_future.c: a function bound to its table */
+    PyObject *net_reserve;    /* net_read.c: bytes for when there is no memory, or NULL */
+    struct pacpy_graveyard *graveyard; /* graveyard.h; NULL once the module is being torn down */
 };
 
 /* The module holds a pointer to its state, and never frees it: when a whole interpreter's garbage
@@ -221,6 +334,7 @@ PyObject *pacpy_asyncio_name(const char *module, const char *name);
 
 /* Each file's part of module execution: make its types, add its functions. 0 or -1. */
 int pacpy_waker_exec(PyObject *module);
+int pacpy_graveyard_exec(PyObject *module);
 int pacpy_future_exec(PyObject *module);
 int pacpy_into_future_exec(PyObject *module);
 int pacpy_delay_exec(PyObject *module);
@@ -242,10 +356,26 @@ int pacpy_rwlock_exec(PyObject *module);
 int pacpy_barrier_exec(PyObject *module);
 int pacpy_event_exec(PyObject *module);
 int pacpy_once_cell_exec(PyObject *module);
+int pacpy_socket_operation_exec(PyObject *module);
 int pacpy_bridge_exec(PyObject *module);
+int pacpy_net_read_exec(PyObject *module);
+int pacpy_net_write_exec(PyObject *module);
+int pacpy_net_connect_exec(PyObject *module);
+int pacpy_net_stream_exec(PyObject *module);
+int pacpy_net_listener_exec(PyObject *module);
+int pacpy_net_udp_exec(PyObject *module);
+int pacpy_net_framing_exec(PyObject *module);
+int pacpy_net_copy_exec(PyObject *module);
+int pacpy_net_tls_exec(PyObject *module);
 int pacpy_eventloop_exec(PyObject *module);
+int pacpy_listener_exec(PyObject *module);
+int pacpy_stream_read_exec(PyObject *module);
+int pacpy_ssl_object_exec(PyObject *module);
+int pacpy_tls_protocol_exec(PyObject *module);
 int pacpy_task_exec(PyObject *module);
 int pacpy_completion_exec(PyObject *module);
+int pacpy_promise_exec(PyObject *module);
+int pacpy_c_future_exec(PyObject *module);
 int pacpy_capi_exec(PyObject *module);
 int pacpy_floor_exec(PyObject *module);
 
@@ -253,6 +383,10 @@ int pacpy_floor_exec(PyObject *module);
 int pacpy_asyncio_future_make_types(struct pacpy_state *st);
 int pacpy_task_make_types(struct pacpy_state *st); /* Task */
 int pacpy_callback_handle_make_types(struct pacpy_state *st);
+int pacpy_stream_reader_make_types(struct pacpy_state *st);
+int pacpy_stream_transport_make_types(struct pacpy_state *st);
+int pacpy_datagram_transport_make_types(struct pacpy_state *st);
+int pacpy_pipe_transport_make_types(struct pacpy_state *st);
 
 /* Make a heap type of `module` from `spec`, keep it in *slot, and if `name` is not NULL add it to
  * the module under that name. `base` may be NULL (object). 0 or -1. */

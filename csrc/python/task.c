@@ -69,34 +69,6 @@ throw_runtime_error(struct pacpy_task *t, const char *format, PyObject *what)
     throw_at_next_poll(t, NULL);
 }
 
-/* Ask what the task waits for to be cancelled. 1, 0, or -1 with an exception. */
-static int
-cancel_waiting_for(struct pacpy_task *t, PyObject *message)
-{
-    struct pacpy_state *st = t->completion.st;
-    PyObject *future = t->waiting_for;
-    if (Py_IS_TYPE(future, st->Task_type)) {
-        return pacpy_task_cancel(pacpy_task_of(future), message);
-    }
-    if (Py_IS_TYPE(future, st->AsyncioFuture_type)) {
-        return pacpy_completion_cancel(pacpy_completion_of(future), message);
-    }
-    Py_INCREF(future);
-    PyObject *cancel = PyObject_GetAttr(future, st->str_cancel);
-    PyObject *kwargs = cancel == NULL ? NULL : PyDict_New();
-    PyObject *done = NULL;
-    if (kwargs != NULL &&
-        PyDict_SetItem(kwargs, st->str_msg, message == NULL ? Py_None : message) == 0) {
-        done = PyObject_VectorcallDict(cancel, NULL, 0, kwargs);
-    }
-    Py_XDECREF(cancel);
-    Py_XDECREF(kwargs);
-    Py_DECREF(future);
-    int truth = done == NULL ? -1 : PyObject_IsTrue(done);
-    Py_XDECREF(done);
-    return truth;
-}
-
 /* A cancel that came during the poll is passed on to what the poll has begun to wait for. */
 static void
 pass_cancel_on(struct pacpy_task *t)
@@ -104,13 +76,33 @@ pass_cancel_on(struct pacpy_task *t)
     if (!t->must_cancel || t->waiting_for == NULL) {
         return;
     }
-    int cancelled = cancel_waiting_for(t, t->completion.cancel_message);
+    int cancelled = pacpy_task_cancel_waiting_for(t, t->completion.cancel_message);
     if (cancelled < 0) {
         throw_at_next_poll(t, NULL);
     }
     else if (cancelled) {
         t->must_cancel = false;
     }
+}
+
+/* Does `caller`, which has called the task back, stand for what the task waits for? It need not be
+ * that very object: one that wraps a future hands the callback on. One from an earlier wait does
+ * not, and comes while the present one is not done. */
+static bool
+is_waited_for(struct pacpy_task *t, PyObject *caller)
+{
+    PyObject *waited = t->waiting_for;
+    if (PAC_LIKELY(waited == caller) || waited == NULL) {
+        return waited != NULL;
+    }
+    Py_INCREF(waited);
+    PyObject *done = PyObject_CallMethodNoArgs(waited, t->completion.st->str_done);
+    int truth = done == NULL ? -1 : PyObject_IsTrue(done);
+    Py_XDECREF(done);
+    PyErr_Clear(); /* one that cannot be asked is believed */
+    bool still = t->waiting_for == waited;
+    Py_DECREF(waited);
+    return still && truth != 0;
 }
 
 /* The callback that a foreign future calls. It has had its turn in the queue, so the task is
@@ -120,7 +112,7 @@ wakeup(PyObject *op, PyObject *future)
 {
     struct pacpy_task *t = pacpy_task_of(op);
     LoopObject *loop = task_loop(t);
-    if (t->waiting_for != future || t->core == NULL) {
+    if (!is_waited_for(t, future) || t->core == NULL) {
         Py_RETURN_NONE;
     }
     if (pacpy_running_loop != loop || pacpy_frame_top != NULL || loop->current_entry != NULL) {
@@ -289,26 +281,47 @@ finish_with_exception(struct pacpy_task *t)
     Py_DECREF(exc);
 }
 
-/* The exception to throw at this poll, or NULL with none set: send. */
+/* The exception to throw at this poll; or NULL and one to raise, with nothing forgotten. */
 static PyObject *
 exception_to_throw(struct pacpy_task *t)
 {
     PyObject *exc = t->throw_next;
-    t->throw_next = NULL;
     if (t->must_cancel && (exc == NULL || !PyErr_GivenExceptionMatches(
                                               exc, t->completion.st->asyncio_CancelledError))) {
+        PyObject *cancelled = pacpy_completion_make_cancelled_error(&t->completion);
+        if (cancelled == NULL) {
+            return NULL;
+        }
         t->must_cancel = false;
         Py_XDECREF(exc);
-        exc = pacpy_completion_make_cancelled_error(&t->completion);
+        exc = cancelled;
     }
+    t->throw_next = NULL;
     return exc;
 }
 
-/* Throw `exc` (reference taken) into the coroutine. */
-static PySendResult
+/* An exception is set. */
+static bool
+is_suspended(struct pacpy_task *t)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *suspended = PyObject_GetAttr(t->coroutine, t->completion.st->str_cr_suspended);
+    PyErr_Clear(); /* not every coroutine tells */
+    PyErr_SetRaisedException(error);
+    Py_XDECREF(suspended);
+    return suspended == Py_True;
+}
+
+/* Throw `exc` (reference taken) into the coroutine. As step(). */
+static int
 throw_into(struct pacpy_task *t, PyObject *exc, PyObject **result)
 {
     *result = PyObject_CallMethodOneArg(t->coroutine, t->completion.st->str_throw, exc);
+    if (*result == NULL && PyErr_ExceptionMatches(PyExc_MemoryError) && is_suspended(t)) {
+        /* There was none to look for the throw() of what it waits for. */
+        t->throw_next = exc;
+        return PACPY_REFUSED;
+    }
     Py_DECREF(exc);
     if (*result != NULL) {
         return PYGEN_NEXT;
@@ -352,7 +365,6 @@ coroutine_has_started(PyObject *coroutine)
 static int
 prepare_first_step(struct pacpy_task *t)
 {
-    t->is_new = false;
     if (!t->was_started && coroutine_has_started(t->coroutine)) {
         /* Sending into it would take it from the task that it has become, which would wait for
          * good. */
@@ -360,11 +372,16 @@ prepare_first_step(struct pacpy_task *t)
                         "this coroutine is the coroutine of another task already");
         return -1;
     }
-    return t->context_is_snapshot ? pacpy_task_own_context(t) : 0;
+    if (t->context_is_snapshot && pacpy_task_own_context(t) < 0) {
+        return -1;
+    }
+    t->is_new = false;
+    return 0;
 }
 
-/* Advance the coroutine once, in its context and as the current task. */
-static PySendResult
+/* Advance the coroutine once, in its context and as the current task: a PySendResult; or PACPY_REFUSED
+ * and MemoryError, and it has not run. */
+static int
 step(struct pacpy_task *t, struct pac_context *cx, PyObject **result)
 {
     struct pacpy_state *st = t->completion.st;
@@ -380,26 +397,25 @@ step(struct pacpy_task *t, struct pac_context *cx, PyObject **result)
     *result = NULL;
     if (loop->current_entry != frame.current_task &&
         pacpy_loop_set_current(loop, frame.current_task) < 0) {
-        return PYGEN_ERROR;
+        return pacpy_refused_or_failed();
     }
 #ifdef PACPY_HAVE_DICT_VERSION
     frame.version = pacpy_dict_version(st->asyncio_current_tasks);
 #endif
     if ((PAC_UNLIKELY(t->is_new) && prepare_first_step(t) < 0) || PyContext_Enter(t->context) < 0) {
-        return PYGEN_ERROR;
+        return pacpy_refused_or_failed();
     }
     pacpy_frame_top = &frame;
-    PySendResult sent;
-    PyObject *exc = NULL;
+    int sent;
     if (PAC_UNLIKELY(t->must_cancel || t->throw_next != NULL)) {
-        exc = exception_to_throw(t);
-        sent = exc == NULL ? PYGEN_ERROR : throw_into(t, exc, result);
+        PyObject *exc = exception_to_throw(t);
+        sent = exc == NULL ? pacpy_refused_or_failed() : throw_into(t, exc, result);
     }
     else {
         sent = PyIter_Send(t->coroutine, Py_None, result);
     }
     pacpy_frame_top = frame.outer;
-    if (PAC_UNLIKELY(PyContext_Exit(t->context) < 0 && sent != PYGEN_ERROR)) {
+    if (PAC_UNLIKELY(PyContext_Exit(t->context) < 0 && sent >= 0)) {
         Py_CLEAR(*result);
         sent = PYGEN_ERROR;
     }
@@ -441,6 +457,11 @@ task_future_poll(struct pac_future *future, struct pac_context *cx)
             break;
         case PYGEN_ERROR:
             finish_with_exception(t);
+            break;
+        case PACPY_REFUSED:
+            /* If it ended now, with its coroutine suspended, no `finally` in that would ever run. */
+            PyErr_Clear();
+            pac_task_wake(t->core);
             break;
     }
     if (PAC_UNLIKELY(began_ns != 0)) {
@@ -521,7 +542,7 @@ pacpy_task_lend_polls(struct pac_task *core)
     }
 }
 
-/* ---- completing, cancelling ------------------------------------------------------------------ */
+/* ---- completing ------------------------------------------------------------------------------ */
 
 void
 pacpy_task_future_done(struct pacpy_task *t)
@@ -532,33 +553,6 @@ pacpy_task_future_done(struct pacpy_task *t)
     if (t->core != NULL) {
         pac_task_wake(t->core);
     }
-}
-
-bool
-pacpy_task_cancel(struct pacpy_task *t, PyObject *message)
-{
-    struct pacpy_completion *c = &t->completion;
-    c->log_traceback = false;
-    if (c->outcome != PACPY_PENDING) {
-        return false;
-    }
-    t->cancel_requests++;
-    if (t->waiting_for != NULL) {
-        int cancelled = cancel_waiting_for(t, message);
-        if (cancelled < 0) {
-            PyErr_WriteUnraisable(t->waiting_for);
-        }
-        if (cancelled > 0) {
-            return true;
-        }
-    }
-    t->must_cancel = true;
-    Py_XSETREF(c->cancel_message, Py_XNewRef(message));
-    if (t->waiting_for == NULL && t->core != NULL) {
-        /* Suspended in a leaf of ours, or queued: the next poll throws. */
-        pac_task_wake(t->core);
-    }
-    return true;
 }
 
 PyObject *
@@ -767,8 +761,10 @@ close_refused(struct pacpy_state *st, PyObject *coroutine)
     PyErr_SetRaisedException(error);
 }
 
-PyObject *
-pacpy_spawn(struct pacpy_state *st, PyObject *aw, PyObject *name, PyObject *context)
+/* As pacpy_spawn; `closes`: what was refused, not only a coroutine that was made for it here. */
+static PyObject *
+spawn_awaitable(struct pacpy_state *st, PyObject *aw, PyObject *name, PyObject *context,
+                bool closes)
 {
     if (st->Task_type == NULL && pacpy_need_asyncio(st) < 0) {
         return NULL;
@@ -788,11 +784,23 @@ pacpy_spawn(struct pacpy_state *st, PyObject *aw, PyObject *name, PyObject *cont
     else {
         task = spawn_on_foreign_loop(st, coroutine, name, context);
     }
-    if (task == NULL) {
+    if (task == NULL && (closes || coroutine != aw)) {
         close_refused(st, coroutine);
     }
     Py_DECREF(coroutine);
     return task;
+}
+
+PyObject *
+pacpy_spawn(struct pacpy_state *st, PyObject *aw, PyObject *name, PyObject *context)
+{
+    return spawn_awaitable(st, aw, name, context, true);
+}
+
+PyObject *
+pacpy_spawn_or_leave(struct pacpy_state *st, PyObject *aw)
+{
+    return spawn_awaitable(st, aw, NULL, NULL, false);
 }
 
 PyDoc_STRVAR(

@@ -23,6 +23,7 @@ struct pacpy_task {
     int cancel_requests;
     bool must_cancel;
     bool wait_is_over;        /* waiting_for is done, and the task not polled since */
+    bool on_cancel_path;      /* of the pacpy_task_cancel in progress */
     bool is_new;              /* has not run yet */
     bool was_started;         /* the coroutine had run already when the task was made of it */
     bool context_is_snapshot; /* `context` is shared with other tasks: copied at the first step */
@@ -49,6 +50,9 @@ PyObject *pacpy_task_spawn(LoopObject *loop, PyObject *coroutine, PyObject *name
  * `context` may be NULL. NULL and an exception: then `aw`, if a coroutine, was closed. */
 PyObject *pacpy_spawn(struct pacpy_state *st, PyObject *aw, PyObject *name, PyObject *context);
 
+/* The same, but NULL leaves `aw` as it was, to be spawned another time. */
+PyObject *pacpy_spawn_or_leave(struct pacpy_state *st, PyObject *aw);
+
 /* Make a fresh, zeroed object of Task or a subclass a task of `loop` for `coroutine`: queued, or
  * with `eager` (the loop is running on this thread) run at once up to its first wait. 0 or -1. */
 int pacpy_task_begin(PyObject *op, LoopObject *loop, PyObject *coroutine, PyObject *name,
@@ -73,7 +77,12 @@ void pacpy_task_lend_polls(struct pac_task *core);
 /* The Python task that `core` is the core of, borrowed; NULL if it is something else's. */
 PyObject *pacpy_task_object_of_core(struct pac_task *core);
 
-/* asyncio's cancel: a request, counted, thrown at the await. False: it has ended. */
+/* asyncio's cancel: a request, counted, thrown at the await. False: it has ended. `message` may be
+ * NULL. However long the chain of tasks that await tasks, it takes no stack; tasks that await each
+ * other in a circle all end. */
 bool pacpy_task_cancel(struct pacpy_task *t, PyObject *message);
+
+/* Ask what the task waits for (something) to be cancelled. 1, 0, or -1 with an exception. */
+int pacpy_task_cancel_waiting_for(struct pacpy_task *t, PyObject *message);
 
 #endif

@@ -2,6 +2,8 @@
  * keeps. */
 #include "task.h"
 
+#include "release.h"
+
 /* ---- making one ----------------------------------------------------------------------------- */
 
 static int
@@ -120,9 +122,9 @@ Task_clear(PyObject *op)
     struct pacpy_task *t = pacpy_task_of(op);
     if (t->completion.st != NULL) {
         pac_list_remove(&t->listener.node);
-        Py_CLEAR(t->waiting_for);
+        PACPY_RELEASE_SLOT(t->waiting_for);
         Py_CLEAR(t->throw_next);
-        Py_CLEAR(t->coroutine);
+        PACPY_RELEASE_SLOT(t->coroutine);
         Py_CLEAR(t->context);
         Py_CLEAR(t->name);
         pacpy_completion_clear(&t->completion);

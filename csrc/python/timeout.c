@@ -287,6 +287,21 @@ cancelling(struct pacpy_state *st, PyObject *task)
     return requests;
 }
 
+/* It could not be armed, for an exception that is set: as before it was entered. */
+static void
+unenter(TimeoutObject *self, struct deadline deadline)
+{
+    if (self->state != ENTERED) {
+        return; /* left by what the other loop's call ran */
+    }
+    self->state = CREATED;
+    self->deadline = deadline;
+    PyObject *exc = PyErr_GetRaisedException();
+    Py_CLEAR(self->task);
+    Py_CLEAR(self->loop);
+    PyErr_SetRaisedException(exc);
+}
+
 PyDoc_STRVAR(Timeout_aenter_doc, "__aenter__($self, /)\n--\n\n"
                                  "Begin: arm the deadline for the task that is running.\n\n"
                                  "RuntimeError outside of a task, and the second time.");
@@ -312,6 +327,12 @@ Timeout_aenter(PyObject *op, PyObject *Py_UNUSED(ignored))
         Py_DECREF(task);
         return NULL;
     }
+    PyObject *entered = pacpy_immediate(st, Py_NewRef(op));
+    if (entered == NULL) {
+        Py_DECREF(task);
+        return NULL;
+    }
+    struct deadline deadline = self->deadline;
     self->task = task;
     self->cancelling = requests;
     self->loop = (LoopObject *)Py_XNewRef((PyObject *)pacpy_running_loop);
@@ -319,7 +340,11 @@ Timeout_aenter(PyObject *op, PyObject *Py_UNUSED(ignored))
         count_from_now(&self->deadline, self->loop);
     }
     self->state = ENTERED;
-    return arm(self) < 0 ? NULL : pacpy_immediate(st, Py_NewRef(op));
+    if (arm(self) < 0) {
+        unenter(self, deadline);
+        Py_CLEAR(entered);
+    }
+    return entered;
 }
 
 /* In the chain of contexts of `exc`, put a TimeoutError before the first CancelledError: so it
@@ -458,7 +483,7 @@ Timeout_aexit(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
         status = leave_expired(self, task, args[0], args[1]);
     }
     Py_DECREF(task);
-    return status < 0 ? NULL : pacpy_immediate(self->st, Py_NewRef(Py_None));
+    return status < 0 ? NULL : pacpy_nothing_to_await(self->st);
 }
 
 /* ---- methods -------------------------------------------------------------------------------- */

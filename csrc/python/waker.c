@@ -5,7 +5,7 @@
  *
  *   Waker ──► struct callable_waker ──► callable        counted; clones share it
  *   clone ──►         │
- *   leaf  ──►         └──► struct graveyard             counted; the Waker type holds one reference
+ *   leaf  ──►         └──► the graveyard (graveyard.h)
  *
  * Waking has to call Python. A thread that is attached to the interpreter of the callable just
  * does; one that is attached to none attaches for the call, which it can in the main interpreter
@@ -13,38 +13,30 @@
  * alone.
  *
  * Dropping must not wait for the GIL, but giving up the callable needs it. So who drops the last
- * reference without being attached puts the struct on the graveyard's list, which the next
- * Waker(callable) empties. The list is lock-free: pushed one by one, taken as a whole, so that no
- * node comes back while somebody looks at it. It is an allocation of its own that the structs
- * keep alive, as wakers outlive everything, the module's state too. When the type goes, the list
- * is emptied for the last time and closed; a callable whose last waker is dropped after that is
- * leaked: its interpreter may be gone.
+ * reference without being attached lays the struct in the graveyard, which the next Waker(callable)
+ * empties. A callable whose last waker is dropped after its interpreter has gone is leaked.
  *
- * The collector sees a callable through its Waker as long as that is the only owner. One that is
- * kept by a leaf which it refers to itself is freed when the leaf is woken or dropped. */
+ * The collector sees a callable through its Waker as long as that is the only owner. It does not see
+ * it through a leaf that keeps a clone, so a callable that refers to such a leaf is a cycle that is not
+ * collected: it goes when the leaf is woken, polled with another waker or dropped. The collector takes
+ * two passes over all references, and what it counts must not change in between. But a leaf's clone
+ * stands in a list of the core, out of which a thread without the GIL may take it at any moment, in
+ * order to wake it: counted in the first pass and gone in the second, the callable would look like
+ * garbage and be cleared under the thread that is about to call it. A lock that stops such threads
+ * would have to be held from one pass to the next, and waking must not wait for the collector. */
 #include "waker.h"
 
-static const char graveyard_name[] = "pyasync_c._core.graveyard";
-static const char graveyard_attribute[] = "_graveyard";
+#include "graveyard.h"
+#include "release.h"
 
 struct callable_waker {
     PAC_ATOMIC(size_t) references;
     PyObject *callable;
-    struct graveyard *graveyard;
-    struct callable_waker *next; /* whoever dropped the last reference; then the graveyard */
+    struct pacpy_graveyard *graveyard;
+    struct pacpy_grave grave;
 };
 
-struct graveyard {
-    PAC_ATOMIC(size_t) references;
-    PAC_ATOMIC(struct callable_waker *) dead; /* newest first; &closed once the type is gone */
-    PyInterpreterState *interpreter;          /* whose callables they are; only compared */
-    bool is_main;
-};
-
-/* Only its address is used. */
-static struct callable_waker closed;
-
-/* ---- attached or not ------------------------------------------------------------------------ */
+/* ---- the waker that calls ------------------------------------------------------------------- */
 
 static bool
 interpreter_is_ending(void)
@@ -56,136 +48,16 @@ interpreter_is_ending(void)
 #endif
 }
 
-/* May this thread touch the graveyard's callables? */
-static bool
-is_attached(const struct graveyard *g)
-{
-    PyThreadState *tstate = PyThreadState_GetUnchecked();
-    if (tstate == NULL) {
-        return false;
-    }
-#if PY_VERSION_HEX < 0x030C0000
-    /* Before 3.12 that is the state of the thread that has the GIL, whichever it is. Ours is known
-     * by the thread's own slot; only while the main thread runs a sub-interpreter does the slot
-     * hold another, and only then is the state itself asked. */
-    if (tstate != PyGILState_GetThisThreadState() &&
-        (g->is_main || tstate->thread_id != PyThread_get_thread_ident())) {
-        return false;
-    }
-#endif
-    return PyThreadState_GetInterpreter(tstate) == g->interpreter;
-}
-
-/* ---- the graveyard -------------------------------------------------------------------------- */
-
+/* Attached: free it; the last reference is gone. */
 static void
-graveyard_unref(struct graveyard *g)
+bury(struct pacpy_grave *grave)
 {
-    /* acq_rel: all that the other holders did comes before the memory is freed. */
-    if (pac_atomic_sub(&g->references, 1, PAC_ACQ_REL) == 1) {
-        pac_free(g);
-    }
-}
-
-/* Attached: free `w`, whose last reference is gone. */
-static void
-bury(struct callable_waker *w)
-{
+    struct callable_waker *w = PAC_CONTAINER_OF(grave, struct callable_waker, grave);
     PyObject *callable = w->callable;
-    graveyard_unref(w->graveyard);
+    pacpy_graveyard_unref(w->graveyard);
     pac_free(w);
-    Py_DECREF(callable);
+    pacpy_release(callable);
 }
-
-/* Attached: bury all that lie there, and leave `rest` in their place. */
-static void
-graveyard_empty(struct graveyard *g, struct callable_waker *rest)
-{
-    /* acquire: pairs with the release in graveyard_push. */
-    struct callable_waker *w = pac_atomic_exchange(&g->dead, rest, PAC_ACQUIRE);
-    while (w != NULL && w != &closed) {
-        struct callable_waker *next = w->next;
-        bury(w);
-        w = next;
-    }
-}
-
-/* Any thread: keep `w` until somebody attached comes by. */
-static void
-graveyard_push(struct graveyard *g, struct callable_waker *w)
-{
-    struct callable_waker *head = pac_atomic_load(&g->dead, PAC_RELAXED);
-    do {
-        if (head == &closed) {
-            /* Nobody comes by any more: the callable is leaked, the rest is not. */
-            pac_free(w);
-            graveyard_unref(g);
-            return;
-        }
-        w->next = head;
-        /* release: publishes w->next and what the holders of `w` did; pairs with the acquire in
-         * graveyard_empty. */
-    } while (!pac_atomic_cas_weak(&g->dead, &head, w, PAC_RELEASE, PAC_RELAXED));
-}
-
-static bool
-graveyard_is_closed(struct graveyard *g)
-{
-    return pac_atomic_load(&g->dead, PAC_RELAXED) == &closed;
-}
-
-static void
-graveyard_capsule_free(PyObject *capsule)
-{
-    struct graveyard *g = PyCapsule_GetPointer(capsule, graveyard_name);
-    graveyard_empty(g, &closed);
-    graveyard_unref(g);
-}
-
-/* Make the graveyard of `type`, which keeps it for as long as it lives. 0 or -1. */
-static int
-graveyard_make(PyTypeObject *type)
-{
-    struct graveyard *g = pac_alloc(sizeof *g);
-    if (g == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    pac_atomic_init(&g->references, 1);
-    pac_atomic_init(&g->dead, NULL);
-    g->interpreter = PyInterpreterState_Get();
-    g->is_main = g->interpreter == PyInterpreterState_Main();
-    PyObject *capsule = PyCapsule_New(g, graveyard_name, graveyard_capsule_free);
-    if (capsule == NULL) {
-        pac_free(g);
-        return -1;
-    }
-    int status = PyDict_SetItemString(type->tp_dict, graveyard_attribute, capsule);
-    Py_DECREF(capsule);
-    PyType_Modified(type);
-    return status;
-}
-
-static struct graveyard *
-graveyard_of(PyTypeObject *type)
-{
-    /* Not PyDict_GetItemString, which takes being out of memory for not there. */
-    PyObject *name = PyUnicode_FromString(graveyard_attribute);
-    if (name == NULL) {
-        return NULL;
-    }
-    PyObject *capsule = PyDict_GetItemWithError(type->tp_dict, name);
-    Py_DECREF(name);
-    if (capsule == NULL) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_RuntimeError, "the module is being torn down");
-        }
-        return NULL;
-    }
-    return PyCapsule_GetPointer(capsule, graveyard_name);
-}
-
-/* ---- the waker that calls ------------------------------------------------------------------- */
 
 /* Attached. Whoever wakes may be in the middle of anything, with an exception set too. */
 static void
@@ -208,11 +80,11 @@ static void
 callable_wake_by_ref(void *data)
 {
     struct callable_waker *w = data;
-    struct graveyard *g = w->graveyard;
-    if (graveyard_is_closed(g)) {
+    struct pacpy_graveyard *g = w->graveyard;
+    if (pacpy_graveyard_is_closed(g)) {
         return;
     }
-    if (is_attached(g)) {
+    if (pacpy_graveyard_is_attached(g)) {
         call_attached(w);
         return;
     }
@@ -225,7 +97,7 @@ callable_wake_by_ref(void *data)
     }
 #endif
     PyGILState_STATE gil = PyGILState_Ensure();
-    if (is_attached(g)) { /* not if this thread belongs to another interpreter */
+    if (pacpy_graveyard_is_attached(g)) { /* not if this thread belongs to another interpreter */
         call_attached(w);
     }
     PyGILState_Release(gil);
@@ -235,6 +107,7 @@ callable_wake_by_ref(void *data)
 static bool
 callable_unref(struct callable_waker *w)
 {
+    PAC_COUNT(wakers, -1);
     /* acq_rel: all that the other holders did comes before the end. */
     return pac_atomic_sub(&w->references, 1, PAC_ACQ_REL) == 1;
 }
@@ -243,7 +116,7 @@ static void
 callable_drop_attached(struct callable_waker *w)
 {
     if (callable_unref(w)) {
-        bury(w);
+        bury(&w->grave);
     }
 }
 
@@ -251,15 +124,8 @@ static void
 callable_drop(void *data)
 {
     struct callable_waker *w = data;
-    struct graveyard *g = w->graveyard;
-    if (!callable_unref(w)) {
-        return;
-    }
-    if (!graveyard_is_closed(g) && is_attached(g)) {
-        bury(w);
-    }
-    else {
-        graveyard_push(g, w);
+    if (callable_unref(w)) {
+        pacpy_graveyard_take(w->graveyard, &w->grave);
     }
 }
 
@@ -285,25 +151,25 @@ callable_clone(void *data)
     struct callable_waker *w = data;
     /* relaxed: the caller's own reference keeps the count above zero. */
     pac_atomic_add(&w->references, 1, PAC_RELAXED);
+    PAC_COUNT(wakers, 1);
     return (struct pac_waker){&callable_waker_vtable, w};
 }
 
 /* An owned waker that calls `callable`; an empty slot and an exception. */
 static struct pac_waker
-callable_waker_new(struct graveyard *g, PyObject *callable)
+callable_waker_new(struct pacpy_graveyard *g, PyObject *callable)
 {
-    graveyard_empty(g, NULL);
+    pacpy_graveyard_visit(g);
     struct callable_waker *w = pac_alloc(sizeof *w);
     if (w == NULL) {
         PyErr_NoMemory();
         return PAC_NO_WAKER;
     }
     pac_atomic_init(&w->references, 1);
+    PAC_COUNT(wakers, 1);
     w->callable = Py_NewRef(callable);
-    w->graveyard = g;
-    w->next = NULL;
-    /* relaxed: the type's reference keeps the count above zero. */
-    pac_atomic_add(&g->references, 1, PAC_RELAXED);
+    w->graveyard = pacpy_graveyard_ref(g);
+    w->grave.bury = bury;
     return (struct pac_waker){&callable_waker_vtable, w};
 }
 
@@ -368,7 +234,7 @@ Waker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     struct pacpy_state *st = pacpy_state_of_type(type);
-    struct graveyard *g = st == NULL ? NULL : graveyard_of(type);
+    struct pacpy_graveyard *g = st == NULL ? NULL : pacpy_graveyard_of(st);
     if (g == NULL) {
         return NULL;
     }
@@ -497,6 +363,11 @@ PyDoc_STRVAR(Waker_doc,
              "executor written in Python hands to the futures that it polls: wake() calls it,\n"
              "from the thread that wakes, whichever that is. TypeError if it is not callable.\n"
              "(In a sub-interpreter it is called from threads of that interpreter only.)\n\n"
+             "A future that waits keeps its Waker, and so what wake refers to, until it is woken,\n"
+             "polled with another Waker or dropped. The garbage collector does not see this, as\n"
+             "threads without the GIL may take the Waker away while it counts. Where wake refers\n"
+             "to the future itself, drop() the future when it is not needed any more, or let wake\n"
+             "refer to its owner by a weakref.ref only.\n\n"
              "Every method may be called from any thread, also after the task has ended.\n"
              "Stands for Rust's Waker.");
 
@@ -704,8 +575,7 @@ pacpy_waker_exec(PyObject *module)
 {
     struct pacpy_state *st = pacpy_state_of(module);
     if (pacpy_make_type(module, &Waker_spec, NULL, &st->Waker_type, "Waker") < 0 ||
-        pacpy_make_type(module, &Context_spec, NULL, &st->Context_type, "Context") < 0 ||
-        graveyard_make(st->Waker_type) < 0) {
+        pacpy_make_type(module, &Context_spec, NULL, &st->Context_type, "Context") < 0) {
         return -1;
     }
     return PyModule_AddFunctions(module, waker_functions);

@@ -201,7 +201,7 @@ WatchWait_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     pacpy_future_fini(&self->future);
-    Py_XDECREF(self->predicate);
+    pacpy_release(self->predicate);
     Py_DECREF(self->receiver);
     type->tp_free(op);
     Py_DECREF(type);
@@ -257,12 +257,10 @@ WatchReceiver_dealloc(PyObject *op)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
-    /* A value may be the receiver of another channel, and so on. */
-    Py_TRASHCAN_BEGIN(op, WatchReceiver_dealloc) pac_watch_unsubscribe(&self->core);
+    pac_watch_unsubscribe(&self->core);
     Py_DECREF(self->channel);
     type->tp_free(op);
     Py_DECREF(type);
-    Py_TRASHCAN_END
 }
 
 static PyObject *

@@ -36,7 +36,8 @@ def add_command(commands: Any) -> None:
         "--shapes",
         type=names,
         metavar="A,B",
-        help="what to measure: shapes, or the groups tasks, tools and echo (default: everything)",
+        help="what to measure: shapes, or the groups tasks, tools and echo, which are the default, "
+        "and echo_more",
     )
     add("--frameworks", type=names, metavar="A,B", help="on whom (default: all installed ones)")
     add("--quick", action="store_true", help="one short round: does it work?")
@@ -89,8 +90,9 @@ def load(parser: argparse.ArgumentParser, args: argparse.Namespace) -> "Report":
         found = Report.from_json(json.loads(args.load.read_text()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         parser.error(f"cannot load {args.load}: {error}")
-    shapes = chosen_shapes(parser, args.shapes)
-    found.results = [result for result in found.results if result.shape in shapes]
+    if args.shapes:
+        shapes = chosen_shapes(parser, args.shapes)
+        found.results = [result for result in found.results if result.shape in shapes]
     return found
 
 
@@ -114,12 +116,11 @@ def measure(parser: argparse.ArgumentParser, args: argparse.Namespace) -> "Repor
 
 def chosen_shapes(parser: argparse.ArgumentParser, asked: list[str] | None) -> list[str]:
     """What to measure, in the order of the tables; ends the program if that is odd."""
-    from pyasync_c._benchmarks.shapes import GROUPS, SHAPES
+    from pyasync_c._benchmarks.shapes import GROUPS, ONLY_IF_ASKED, SHAPES
 
     check_known(parser, "--shapes", asked, [*GROUPS, *SHAPES])
-    return [
-        name for name, shape in SHAPES.items() if not asked or name in asked or shape.group in asked
-    ]
+    wanted = asked or [group for group in GROUPS if group not in ONLY_IF_ASKED]
+    return [name for name, shape in SHAPES.items() if name in wanted or shape.group in wanted]
 
 
 def chosen_frameworks(parser: argparse.ArgumentParser, asked: list[str] | None) -> list[str]:

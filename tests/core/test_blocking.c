@@ -178,6 +178,24 @@ test_a_hook_may_interrupt(void)
     alarm(0);
 }
 
+#ifdef PAC_DEBUG
+static bool
+wait_twice(void)
+{
+    bool complete = true;
+    for (int i = 0; i < 2; i++) {
+        struct leaf leaf;
+        leaf_init(&leaf, 'd');
+        leaf_happen(&leaf);
+        enum pac_status status = pac_blocking_wait(&leaf.future, PAC_NEVER, NULL);
+        CHECK(status == PAC_OK || status == PAC_NO_MEMORY);
+        complete &= status == PAC_OK;
+        leaf_drop(&leaf.future);
+    }
+    return complete;
+}
+#endif
+
 static void
 test_no_memory(void)
 {
@@ -189,6 +207,7 @@ test_no_memory(void)
     CHECK_INT(leaf.polls, 0);
     CHECK_INT(pac_budget_left, PAC_BUDGET_UNLIMITED);
     leaf_drop(&leaf.future);
+    check_without_memory(wait_twice, 2);
 #endif
 }
 

@@ -175,6 +175,34 @@ test_receivers_are_served_in_order(void)
     pac_mpsc_fini(&m);
 }
 
+/* A receive that makes room lets a sender's value in: that is news to the next receiver. */
+static void
+test_a_value_that_is_let_in_wakes_the_next_receiver(void)
+{
+    struct pac_mpsc m;
+    struct receiver a, b, c;
+    struct sender waiting, last;
+    pac_mpsc_init(&m, 1, NULL);
+    CHECK_INT(recv_begin(&a, &m, 1), PAC_PENDING);
+    CHECK_INT(recv_begin(&b, &m, 1), PAC_PENDING);
+    CHECK_INT(recv_begin(&c, &m, 2), PAC_PENDING);
+    CHECK_INT(pac_mpsc_try_send(&m, value_of(1)), PAC_OK);
+    CHECK_INT(send_begin(&waiting, &m, 2), PAC_PENDING);
+    CHECK_INT(send_begin(&last, &m, 3), PAC_PENDING);
+    CHECK_INT(poller_wakes(&b.poller), 0);
+    check_received(&a, 1);
+    CHECK_INT(poller_wakes(&b.poller), 1);
+    CHECK_INT(poller_wakes(&c.poller), 0);
+    check_received(&b, 2);
+    CHECK_INT(poller_wakes(&c.poller), 1);
+    check_received(&c, 3);
+    CHECK_INT(poller_poll(&waiting.poller), PAC_READY);
+    CHECK_INT(poller_poll(&last.poller), PAC_READY);
+    poller_drop(&waiting.poller);
+    poller_drop(&last.poller);
+    pac_mpsc_fini(&m);
+}
+
 static void
 test_a_dropped_receiver_passes_its_wake_on(void)
 {
@@ -400,6 +428,31 @@ test_a_huge_capacity_costs_nothing(void)
     pac_mpsc_fini(&m);
 }
 
+#ifdef PAC_DEBUG
+/* The ring grows and shrinks again. */
+static bool
+send_a_burst(void)
+{
+    struct pac_mpsc m;
+    int sent = 0, received = 0;
+    void *value;
+    pac_mpsc_init(&m, PAC_MPSC_UNBOUNDED, NULL);
+    for (int i = 0; i < 3000; i++) {
+        enum pac_status status = pac_mpsc_try_send(&m, value_of(sent));
+        CHECK(status == PAC_OK || status == PAC_NO_MEMORY);
+        sent += status == PAC_OK;
+    }
+    size_t size = m.size;
+    while (pac_mpsc_try_recv(&m, &value) == PAC_OK) {
+        CHECK(value == value_of(received++));
+    }
+    CHECK_INT(received, sent);
+    bool complete = sent == 3000 && m.size < size;
+    pac_mpsc_fini(&m);
+    return complete;
+}
+#endif
+
 static void
 test_no_memory(void)
 {
@@ -423,6 +476,7 @@ test_no_memory(void)
     pac_alloc_fail_after(0, false);
     poller_drop(&s.poller);
     pac_mpsc_fini(&m);
+    check_without_memory(send_a_burst, 8);
 #endif
 }
 
@@ -594,6 +648,7 @@ main(void)
     RUN(test_a_dropped_send_keeps_its_value);
     RUN(test_a_send_dropped_after_it_was_let_in_has_sent);
     RUN(test_receivers_are_served_in_order);
+    RUN(test_a_value_that_is_let_in_wakes_the_next_receiver);
     RUN(test_a_dropped_receiver_passes_its_wake_on);
     RUN(test_a_robbed_receiver_is_first_again);
     RUN(test_the_newest_waker_is_woken);

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -302,6 +303,114 @@ a_duplicate_that_lives_on_reaches_no_freed_source(void)
     pac_reactor_fini(&reactor);
 }
 
+static bool
+watched_is_idle(const struct pac_source *source)
+{
+    return PAC_CONTAINER_OF(source, struct watched, source)->other == NULL;
+}
+
+static void
+an_idle_source_gives_its_place_away(void)
+{
+    struct watched idle, next;
+    int fds[2];
+    set_up();
+    make_pair(fds);
+    watched_init(&idle, fds[0], PAC_READABLE);
+    idle.source.is_idle = watched_is_idle;
+    idle.other = &next; /* not idle yet */
+    CHECK_INT(pac_reactor_add(&reactor, &idle.source), PAC_OK);
+    watched_init(&next, fds[0], PAC_WRITABLE);
+    CHECK_INT(pac_reactor_add(&reactor, &next.source), PAC_OS_ERROR);
+    CHECK_INT(errno, EEXIST);
+    CHECK(pac_reactor_has(&reactor, &idle.source) && !pac_reactor_has(&reactor, &next.source));
+    idle.other = NULL;
+    CHECK_INT(pac_reactor_add(&reactor, &next.source), PAC_OK);
+    CHECK(!pac_reactor_has(&reactor, &idle.source) && pac_reactor_has(&reactor, &next.source));
+    CHECK_INT(write(fds[1], "x", 1), 1);
+    look();
+    CHECK_INT(idle.calls, 0);
+    CHECK_INT(next.calls, 1);
+    CHECK_INT(next.readiness, PAC_WRITABLE);
+    CHECK_INT(pac_reactor_modify(&reactor, &idle.source, PAC_READABLE), PAC_OS_ERROR);
+    CHECK_INT(errno, ENOENT);
+    pac_reactor_remove(&reactor, &idle.source); /* nothing of its own is left */
+    look();
+    CHECK_INT(next.calls, 2);
+    pac_reactor_remove(&reactor, &next.source);
+    CHECK_INT(reactor.watched, 0);
+    close_pair(fds);
+    pac_reactor_fini(&reactor);
+}
+
+static void
+an_edge_is_told_once(void)
+{
+    struct watched w;
+    int fds[2];
+    char byte;
+    set_up();
+    make_pair(fds);
+    watch(&w, fds[0], PAC_READABLE | PAC_WRITABLE | PAC_EDGE);
+    look();
+    look();
+    CHECK_INT(w.calls, 1);
+    CHECK_INT(w.readiness, PAC_WRITABLE);
+    CHECK_INT(write(fds[1], "xy", 2), 2);
+    look();
+    CHECK_INT(w.readiness, PAC_READABLE | PAC_WRITABLE);
+    CHECK_INT(read(fds[0], &byte, 1), 1);
+    look();
+    CHECK_INT(w.calls, 2);
+    CHECK_INT(shutdown(fds[1], SHUT_WR), 0);
+    look();
+    CHECK_INT(w.readiness, PAC_READABLE | PAC_WRITABLE | PAC_READ_CLOSED);
+    close(fds[1]);
+    look();
+    CHECK_INT(w.readiness, PAC_READABLE | PAC_WRITABLE | PAC_READ_CLOSED | PAC_WRITE_CLOSED);
+    CHECK_INT(w.calls, 4);
+    pac_reactor_remove(&reactor, &w.source);
+    close(fds[0]);
+    pac_reactor_fini(&reactor);
+}
+
+static int told_gone;
+
+static void
+note_gone(struct pac_source *source)
+{
+    (void)source;
+    told_gone++;
+}
+
+/* In a fork's child: the set is the parent's as well. */
+static void
+a_disowned_reactor_tells_its_sources_and_leaves_the_set_alone(void)
+{
+    struct watched w, without;
+    struct epoll_event event = {.events = EPOLLIN};
+    int fds[2];
+    set_up();
+    make_pair(fds);
+    watch(&w, fds[0], PAC_READABLE);
+    watch(&without, fds[1], PAC_READABLE);
+    w.source.gone = note_gone;
+    told_gone = 0;
+    pac_reactor_disown(&reactor);
+    CHECK_INT(told_gone, 1);
+    pac_reactor_remove(&reactor, &w.source);
+    /* It is still watched. */
+    CHECK_INT(epoll_ctl(reactor.epoll_fd, EPOLL_CTL_ADD, fds[0], &event), -1);
+    CHECK_INT(errno, EEXIST);
+    CHECK_INT(write(fds[1], "x", 1), 1);
+    look();
+    CHECK_INT(w.calls, 0);
+    close(fds[0]);
+    close(fds[1]);
+    pac_reactor_fini(&reactor);
+    CHECK_INT(told_gone, 1);
+}
+
 /* ---- waiting -------------------------------------------------------------------------------- */
 
 static void
@@ -503,6 +612,26 @@ a_push_ends_the_park(void)
 }
 
 #ifdef PAC_DEBUG
+static bool
+watch_one(void)
+{
+    struct watched w;
+    int fds[2];
+    if (pac_reactor_init(&reactor) != PAC_OK) {
+        return false;
+    }
+    make_pair(fds);
+    watched_init(&w, fds[0], PAC_WRITABLE);
+    enum pac_status status = pac_reactor_add(&reactor, &w.source);
+    CHECK(status == PAC_OK || status == PAC_NO_MEMORY);
+    look();
+    CHECK_INT(w.calls, status == PAC_OK);
+    pac_reactor_remove(&reactor, &w.source);
+    close_pair(fds);
+    pac_reactor_fini(&reactor);
+    return status == PAC_OK;
+}
+
 static void
 no_memory_is_an_error(void)
 {
@@ -523,6 +652,7 @@ no_memory_is_an_error(void)
     pac_reactor_remove(&reactor, &w.source);
     close_pair(fds);
     pac_reactor_fini(&reactor);
+    check_without_memory(watch_one, 2);
 }
 #endif
 
@@ -556,6 +686,9 @@ main(void)
     RUN(a_source_may_be_added_and_removed_while_dispatching_in_numbers);
     RUN(removing_late_does_not_hit_the_next_owner_of_the_number);
     RUN(a_duplicate_that_lives_on_reaches_no_freed_source);
+    RUN(an_idle_source_gives_its_place_away);
+    RUN(an_edge_is_told_once);
+    RUN(a_disowned_reactor_tells_its_sources_and_leaves_the_set_alone);
     RUN(a_deadline_ends_the_wait_and_never_early);
     RUN(a_signal_interrupts);
     RUN(an_unpark_ends_the_wait_from_another_thread);

@@ -110,6 +110,16 @@ too_short_to_shuffle(void)
 }
 
 #ifdef PAC_DEBUG
+/* The second queue needs more memory than the first has left. */
+static bool
+shuffle_twice(void)
+{
+    bool first = strcmp(shuffled("ABCDEFGH", 7), "ABCDEFGH") != 0;
+    bool second = strcmp(shuffled("ABCDEFGHIJKLMNOPQRST", 7), "ABCDEFGHIJKLMNOPQRST") != 0;
+    pac_shuffle_fini(&shuffle);
+    return first && second;
+}
+
 static void
 without_memory_the_order_stays(void)
 {
@@ -118,6 +128,8 @@ without_memory_the_order_stays(void)
     CHECK(strcmp(shuffled("ABCDEFGH", 7), "ABCDEFGH") == 0);
     pac_alloc_fail_after(0, false);
     CHECK(strcmp(shuffled("ABCDEFGH", 7), "ABCDEFGH") != 0);
+    pac_shuffle_fini(&shuffle);
+    check_without_memory(shuffle_twice, 2);
 }
 #endif
 

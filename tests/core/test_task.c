@@ -198,6 +198,50 @@ a_waker_outlives_its_task_and_does_nothing_then(void)
     pac_waker_drop(&kept);
 }
 
+#ifdef PAC_DEBUG
+static void *
+use_wakers(void *task)
+{
+    struct pac_waker borrowed = pac_task_waker(task);
+    struct pac_waker one = pac_waker_clone(&borrowed), other = pac_waker_clone(&borrowed);
+    pac_waker_wake_by_ref(&one);
+    pac_waker_wake(&one);
+    pac_waker_drop(&other);
+    return NULL;
+}
+
+static void
+use_wakers_here_and_there(struct pac_task *t)
+{
+    pthread_t thread;
+    use_wakers(t);
+    turn();
+    CHECK_INT(pthread_create(&thread, NULL, use_wakers, t), 0);
+    CHECK_INT(pthread_join(thread, NULL), 0);
+    turn();
+}
+
+/* Whatever the task is doing: the allocation that has to fail is still to come afterwards. */
+static void
+waking_allocates_nothing(void)
+{
+    struct probe p;
+    set_up();
+    probe_init(&p, NULL);
+    struct pac_task *t = spawn(&p);
+    pac_alloc_fail_after(1, true);
+    use_wakers_here_and_there(t); /* it was queued, and then idle */
+    use_wakers_here_and_there(t);
+    pac_task_cancel(t);
+    turn();
+    CHECK_INT(p.drops, 1);
+    use_wakers_here_and_there(t); /* it has ended */
+    CHECK(pac_alloc(1) == NULL);
+    pac_task_unref(t);
+    tear_down();
+}
+#endif
+
 static int schedulers_freed;
 
 static void
@@ -758,6 +802,9 @@ main(void)
     RUN(a_wake_during_its_own_poll_is_one_more_poll_behind_the_others);
     RUN(repeated_wakes_collapse);
     RUN(a_waker_outlives_its_task_and_does_nothing_then);
+#ifdef PAC_DEBUG
+    RUN(waking_allocates_nothing);
+#endif
     RUN(a_wake_that_loses_against_closing_keeps_no_reference);
     RUN(eight_threads_wake_one_task);
     RUN(an_idle_task_is_cancelled_without_another_poll);

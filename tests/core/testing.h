@@ -47,6 +47,7 @@ testing_result(void)
 #ifdef PAC_DEBUG
     CHECK_INT(pac_atomic_load(&pac_debug_counts.allocations, PAC_RELAXED), 0);
     CHECK_INT(pac_atomic_load(&pac_debug_counts.tasks, PAC_RELAXED), 0);
+    CHECK_INT(pac_atomic_load(&pac_debug_counts.wakers, PAC_RELAXED), 0);
     CHECK_INT(pac_atomic_load(&pac_debug_counts.timers, PAC_RELAXED), 0);
     CHECK_INT(pac_atomic_load(&pac_debug_counts.waiters, PAC_RELAXED), 0);
 #endif
@@ -54,6 +55,31 @@ testing_result(void)
     return testing_failures != 0;
 }
 #define TESTING_RESULT() testing_result()
+
+/* ---- out of memory ---------------------------------------------------------------------------- */
+
+#ifdef PAC_DEBUG
+/* Live through `life` with its first allocation failing, then its second, and so on, each of them
+ * once and then with all that follow, until none fails any more. `life` says whether it got all
+ * that it wanted; what it was refused it was told, and nothing of it is left. `at_least`: how many
+ * allocations there are to fail. */
+static inline void
+check_without_memory(bool (*life)(void), uint64_t at_least)
+{
+    for (int once = 0; once < 2; once++) {
+        bool complete = false;
+        uint64_t n = 0;
+        while (!complete && n < 10000) {
+            int64_t before = pac_atomic_load(&pac_debug_counts.allocations, PAC_RELAXED);
+            pac_alloc_fail_after(++n, once);
+            complete = life();
+            pac_alloc_fail_after(0, false);
+            CHECK_INT(pac_atomic_load(&pac_debug_counts.allocations, PAC_RELAXED), before);
+        }
+        CHECK(complete && n > at_least);
+    }
+}
+#endif
 
 /* ---- a waker that counts each operation ----------------------------------------------------- */
 

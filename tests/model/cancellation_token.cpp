@@ -162,6 +162,40 @@ struct waiter_is_dropped : Model<waiter_is_dropped, 3> {
     }
 };
 
+/* The whole tree is given up by three threads, the token in the middle by two of them, one of which
+ * cancels it, while the one below it gets a child: the lock goes with the last of them. */
+struct given_up_by_all : Case<given_up_by_all, 3> {
+    struct pac_cancellation_token *top, *middle, *leaf;
+
+    void before()
+    {
+        Case::before();
+        top = pac_cancellation_token_new();
+        middle = pac_cancellation_token_child(top);
+        leaf = pac_cancellation_token_child(middle);
+        pac_cancellation_token_ref(middle); /* one for each of the first two threads */
+    }
+
+    void thread(unsigned index)
+    {
+        struct pac_cancellation_token *child;
+        switch (index) {
+            case 0:
+                pac_cancellation_token_unref(top);
+                pac_cancellation_token_unref(middle);
+                break;
+            case 1:
+                pac_cancellation_token_cancel(middle);
+                pac_cancellation_token_unref(middle);
+                break;
+            default:
+                child = pac_cancellation_token_child(leaf);
+                pac_cancellation_token_unref(leaf);
+                pac_cancellation_token_unref(child);
+        }
+    }
+};
+
 int
 main(int argc, char **argv)
 {
@@ -171,5 +205,6 @@ main(int argc, char **argv)
     CHECK_MODEL(middle_is_dropped);
     CHECK_MODEL(cancelled_by_two);
     CHECK_MODEL(waiter_is_dropped);
+    CHECK_MODEL(given_up_by_all);
     return !ok;
 }

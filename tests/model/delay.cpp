@@ -1,5 +1,5 @@
-/* A delay in the hands of another thread than its executor's: polled, reset and dropped there while
- * the timer fires and the executor closes. */
+/* A delay in the hands of another thread than its executor's: polled, reset and dropped there, and
+ * moved to an executor of that thread, while the timer fires and the executor closes. */
 #include "system.hpp"
 
 #include "../../csrc/core/atomic_waker.c"
@@ -27,6 +27,11 @@ template <typename T> struct Model : Case<T, 2> {
         system_begin(&counter);
         enum pac_status status;
         executor = pac_executor_new(NULL, &status);
+        arm();
+    }
+
+    void arm()
+    {
         struct pac_scheduler *entered = pac_executor_enter(executor);
         pac_delay_init(&delay, 500);
         bool ready = look(&delay.future, this->sleepers[0]);
@@ -134,6 +139,69 @@ struct reset_wakes_the_owner : Model<reset_wakes_the_owner> {
     }
 };
 
+/* The thread 1 has an executor too, and polls the delay under it: so the delay moves there. */
+template <typename T> struct Moving : Model<T> {
+    EventCounter counters[2];
+    struct pac_executor *other;
+    Sleeper has_moved;
+
+    void before()
+    {
+        Case<T, 2>::before();
+        system_begin(counters, 2);
+        enum pac_status status;
+        this->executor = pac_executor_new(NULL, &status);
+        other = pac_executor_new(NULL, &status);
+        this->arm();
+        deadlines_come = true;
+    }
+
+    /* By a task of the other executor, to the end. */
+    void await_on_the_other()
+    {
+        enum pac_status status = pac_executor_block_on(other, &this->delay.future);
+        RL_ASSERT(status == PAC_OK);
+        /* What becomes of the first executor is nothing to it any more. */
+        RL_ASSERT(this->delay.status == PAC_OK);
+        pac_delay_drop(&this->delay);
+        pac_executor_close(other);
+        pac_executor_free(other);
+    }
+};
+
+/* While the first executor fires it, and closes: the newest waker is the one that is woken. */
+struct moves_to_another_executor : Moving<moves_to_another_executor> {
+    void thread(unsigned index)
+    {
+        if (index == 0) {
+            turn_and_close();
+        }
+        else {
+            await_on_the_other();
+        }
+    }
+};
+
+/* Before it is due: the task that awaited it first is left in peace when that time has come. */
+struct moves_before_it_is_due : Moving<moves_before_it_is_due> {
+    void thread(unsigned index)
+    {
+        if (index == 0) {
+            has_moved.sleep();
+            turn_and_close();
+            RL_ASSERT(!sleepers[0].was_woken());
+            return;
+        }
+        struct pac_scheduler *entered = pac_executor_enter(other);
+        bool ready = look(&delay.future, sleepers[1]);
+        RL_ASSERT(!ready);
+        pac_executor_leave(entered);
+        struct pac_waker waker = has_moved.waker();
+        pac_waker_wake_by_ref(&waker);
+        await_on_the_other();
+    }
+};
+
 int
 main(int argc, char **argv)
 {
@@ -144,5 +212,7 @@ main(int argc, char **argv)
     CHECK_MODEL(reset_elsewhere);
     CHECK_MODEL(reset_and_dropped);
     CHECK_MODEL(reset_wakes_the_owner);
+    CHECK_MODEL(moves_to_another_executor);
+    CHECK_MODEL(moves_before_it_is_due);
     return !ok;
 }

@@ -302,6 +302,40 @@ struct many_at_once : Model<many_at_once, 3> {
     }
 };
 
+/* The receiver closes and takes what is left, while one waits to send and one gives up: what the
+ * channel has said yes to is received, all else is its sender's. */
+struct closed_and_drained : Model<closed_and_drained, 3> {
+    void before()
+    {
+        Model::before(1);
+        send_now(items[2]);
+    }
+
+    void thread(unsigned index)
+    {
+        int received;
+        switch (index) {
+            case 0:
+                send(items[0], sleepers[0]);
+                break;
+            case 1:
+                send_or_give_up(items[1], sleepers[1]);
+                break;
+            default:
+                received = receive(sleepers[2]);
+                RL_ASSERT(received == 2);
+                pac_mpsc_close(&channel);
+                while (receive(sleepers[2]) >= 0) {}
+                RL_ASSERT(pac_mpsc_length(&channel) == 0);
+        }
+    }
+
+    void after()
+    {
+        Model::after(3);
+    }
+};
+
 int
 main(int argc, char **argv)
 {
@@ -314,5 +348,6 @@ main(int argc, char **argv)
     CHECK_MODEL(woken_receiver_is_dropped);
     CHECK_MODEL(ring_grows, 1);
     CHECK_MODEL(many_at_once, 1);
+    CHECK_MODEL(closed_and_drained, 1);
     return !ok;
 }

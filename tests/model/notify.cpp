@@ -284,6 +284,133 @@ struct chain_of_drops : Model<chain_of_drops, 3> {
     }
 };
 
+/* Two wait for the newest's notification, and the newest goes: it passes on to the newest of those
+ * that are left, not to the oldest. */
+struct last_passes_on_to_the_newest : Model<last_passes_on_to_the_newest, 3> {
+    struct pac_notified made[3];
+
+    void before()
+    {
+        Model::before();
+        for (struct pac_notified &f : made) {
+            pac_notified_init(&f, &notify);
+            bool ready = pac_notified_enable(&f);
+            RL_ASSERT(!ready);
+        }
+    }
+
+    void thread(unsigned index)
+    {
+        switch (index) {
+            case 0:
+                pac_notify_last(&notify);
+                break;
+            case 1:
+                pac_notified_drop(&made[2]);
+                break;
+            default:
+                wait_for(&made[1], sleepers[2]);
+                pac_notified_drop(&made[1]);
+        }
+    }
+
+    void after()
+    {
+        RL_ASSERT(pac_atomic_load(&made[0].mark, PAC_RELAXED) == MARK_NONE);
+        pac_notified_drop(&made[0]);
+        RL_ASSERT(!take_stored_permit(&notify));
+        Model::after();
+    }
+};
+
+/* Three wait, the batch holds two, and one goes while they are being woken: a broadcast is not
+ * passed on, and the others have it. */
+struct dropped_in_a_broadcast : Model<dropped_in_a_broadcast, 3> {
+    struct pac_notified made[3];
+
+    void before()
+    {
+        Model::before();
+        for (int i = 0; i < 3; i++) {
+            pac_notified_init(&made[i], &notify);
+            struct pac_waker waker = sleepers[i].waker();
+            struct pac_context cx = {&waker};
+            bool ready = pac_notified_poll(&made[i], &cx) == PAC_READY;
+            RL_ASSERT(!ready);
+        }
+    }
+
+    void thread(unsigned index)
+    {
+        switch (index) {
+            case 0:
+                pac_notify_waiters(&notify);
+                wait_for(&made[0], sleepers[0]);
+                break;
+            case 1:
+                break; /* leaves the list, whichever that is now */
+            default:
+                wait_for(&made[2], sleepers[2]);
+        }
+        pac_notified_drop(&made[index]);
+    }
+
+    void after()
+    {
+        RL_ASSERT(!take_stored_permit(&notify));
+        Model::after();
+    }
+};
+
+/* Two take things from a common place: each enables, looks there, and only then waits. Nothing is
+ * left lying while somebody waits for it, though the second notification may find the first still
+ * stored as a permit. */
+struct enable_then_look : Model<enable_then_look, 3> {
+    PAC_ATOMIC(int) things;
+
+    void before()
+    {
+        Model::before();
+        pac_atomic_init(&things, 0);
+    }
+
+    bool take()
+    {
+        int now = pac_atomic_load(&things, PAC_RELAXED);
+        while (now > 0) {
+            if (pac_atomic_cas(&things, &now, now - 1, PAC_RELAXED, PAC_RELAXED)) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    void thread(unsigned index)
+    {
+        if (index == 0) {
+            for (int i = 0; i < 2; i++) {
+                /* No order of its own: it is Notify's doing that who waits finds it. */
+                pac_atomic_add(&things, 1, PAC_RELAXED);
+                pac_notify_one(&notify);
+            }
+            return;
+        }
+        for (;;) {
+            struct pac_notified f;
+            pac_notified_init(&f, &notify);
+            bool ready = pac_notified_enable(&f);
+            bool taken = take();
+            if (!taken && !ready) {
+                wait_for(&f, sleepers[index]);
+            }
+            pac_notified_drop(&f);
+            if (taken) {
+                return;
+            }
+        }
+    }
+};
+
 int
 main(int argc, char **argv)
 {
@@ -297,5 +424,8 @@ main(int argc, char **argv)
     CHECK_MODEL(broadcast_and_permit);
     CHECK_MODEL(newest_waker_wins);
     CHECK_MODEL(chain_of_drops);
+    CHECK_MODEL(last_passes_on_to_the_newest);
+    CHECK_MODEL(dropped_in_a_broadcast);
+    CHECK_MODEL(enable_then_look, 1);
     return !ok;
 }

@@ -207,6 +207,42 @@ struct newest_waker_wins : Model<newest_waker_wins, 2> {
     }
 };
 
+/* Who wants two and has been given one gives up, while the rest comes and the semaphore is closed:
+ * whatever it has been given is there again afterwards. */
+struct many_is_cancelled_and_closed : Model<many_is_cancelled_and_closed, 3> {
+    struct pac_acquire many;
+
+    void before()
+    {
+        Model::before(1, 2);
+        pac_acquire_init(&many, &semaphore, 2);
+        bool ready = look(&many.future, sleepers[0]);
+        RL_ASSERT(!ready);
+    }
+
+    void thread(unsigned index)
+    {
+        switch (index) {
+            case 0:
+                if (look(&many.future, sleepers[0]) && pac_acquire_status(&many) == PAC_OK) {
+                    release(2);
+                }
+                pac_acquire_drop(&many);
+                break;
+            case 1:
+                pac_semaphore_close(&semaphore);
+                break;
+            default:
+                release(1);
+        }
+    }
+
+    void after()
+    {
+        Model::after(2);
+    }
+};
+
 int
 main(int argc, char **argv)
 {
@@ -217,5 +253,6 @@ main(int argc, char **argv)
     CHECK_MODEL(closed_while_waiting);
     CHECK_MODEL(dropped_passes_on);
     CHECK_MODEL(newest_waker_wins);
+    CHECK_MODEL(many_is_cancelled_and_closed);
     return !ok;
 }

@@ -1,13 +1,8 @@
-/* system.hpp - the executor for models, with the system below it.
- *
- * In the reactor's place stands a counter that a thread can wait for: what the kernel's eventfd
- * is. Its clock stands still unless a wait has a deadline; then the checker chooses whether the
- * deadline comes first.
- */
+/* system.hpp - the executor for models, on the kernel of kernel.hpp. */
 #ifndef PAC_SYSTEM_HPP
 #define PAC_SYSTEM_HPP
 
-#include "model.hpp"
+#include "kernel.hpp"
 
 #include "../../csrc/core/budget.c"
 #include "../../csrc/core/inject.c"
@@ -77,94 +72,11 @@ pac_wheel_pop_expired(struct pac_list *expired)
     return node == NULL ? NULL : PAC_LIST_ENTRY(node, struct pac_timer, node);
 }
 
-struct EventCounter {
-    rl::mutex mutex;
-    rl::condition_variable_any condition;
-    int count = 0;
-
-    void add()
-    {
-        mutex.lock($);
-        count++;
-        condition.notify_all($);
-        mutex.unlock($);
-    }
-
-    int take(bool wait)
-    {
-        mutex.lock($);
-        while (wait && count == 0) {
-            condition.wait(mutex, $);
-        }
-        int taken = count;
-        count = 0;
-        mutex.unlock($);
-        return taken;
-    }
-};
-
-static EventCounter *event_counter; /* of the execution in progress */
-static uint64_t clock_ns;
-static bool deadlines_come; /* always: nobody else would end the wait */
-
-uint64_t
-pac_clock_ns(void)
-{
-    return clock_ns;
-}
-
-uint64_t
-pac_ticks(void)
-{
-    return clock_ns;
-}
-
-enum pac_status
-pac_reactor_init(struct pac_reactor *r)
-{
-    r->pending_unparks = 0;
-    return PAC_OK;
-}
-
-enum pac_status
-pac_reactor_wait(struct pac_reactor *r, uint64_t deadline_ns)
-{
-    bool wait = deadline_ns > clock_ns;
-    if (wait && deadline_ns != PAC_NEVER && (deadlines_come || rl::rand(2) == 1)) {
-        clock_ns = deadline_ns;
-        wait = false;
-    }
-    r->pending_unparks -= event_counter->take(wait);
-    return PAC_OK;
-}
-
-void
-pac_reactor_dispatch(struct pac_reactor *r)
-{
-}
-
-void
-pac_reactor_unpark(struct pac_reactor *r)
-{
-    event_counter->add();
-}
-
-void
-pac_reactor_fini(struct pac_reactor *r)
-{
-    while (r->pending_unparks > 0) {
-        r->pending_unparks -= event_counter->take(true);
-    }
-    RL_ASSERT(r->pending_unparks == 0);
-}
-
 /* What an execution begins with. */
 static void
-system_begin(EventCounter *counter)
+system_begin(EventCounter *counters, unsigned count = 1)
 {
-    event_counter = counter;
-    clock_ns = 1;
-    deadlines_come = false;
+    kernel_begin(counters, count);
     pac_current_scheduler.reset(NULL);
     pac_budget_left.reset(PAC_BUDGET_UNLIMITED);
 }
