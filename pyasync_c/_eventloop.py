@@ -315,13 +315,12 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop, metaclass=_compatible
 
         Returns the descriptor that was set before, to be put back; None if nothing was done.
         """
-        # Not current_thread(), which makes an object of a thread that is just ending.
-        if threading.get_ident() != threading.main_thread().ident or self._csock is None:
+        if not _support.takes_signals() or self._csock is None:
             return None
         try:
             return signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
         except (ValueError, OSError):
-            return None  # not the main interpreter
+            return None  # `threading` takes another thread for the main one than Python does
 
     def _write_to_self(self) -> None:
         """Wake the loop: for the parts of the standard library that do it by hand."""

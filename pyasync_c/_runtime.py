@@ -303,14 +303,14 @@ def _take_sigint(handler: Callable[[int, Any], object]) -> Callable[[], None]:
     """Have Ctrl-C call `handler`, on the main thread and unless somebody has one of his own there;
     returns what undoes that."""
     if (
-        threading.get_ident() != threading.main_thread().ident
+        not _support.takes_signals()
         or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     ):
         return _nothing
     try:
         signal.signal(signal.SIGINT, handler)
     except ValueError:
-        return _nothing  # not the main interpreter
+        return _nothing  # `threading` takes another thread for the main one than Python does
     return functools.partial(_give_sigint_back, handler)
 
 

@@ -10,6 +10,7 @@ import inspect
 import itertools
 import os
 import sys
+import threading
 import warnings
 import weakref
 from asyncio import (
@@ -29,7 +30,7 @@ from asyncio import (
 from collections.abc import Awaitable, Coroutine, Iterator
 from typing import Any, TypeGuard
 
-from . import _compatible
+from . import _compatible, _core
 from ._core import Future
 
 enter_compatible, check_compatible = _compatible.enter, _compatible.check
@@ -91,6 +92,16 @@ _run_until_complete_cb = private(
 # asyncio's set of tasks.
 _task_set = "_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"
 private(tasks, _task_set, "asyncio.all_tasks() misses this package's tasks")
+
+
+def takes_signals() -> bool:
+    """Whether signals are handled on this thread: the main one of the main interpreter.
+
+    Nothing of `signal` may be called for another interpreter: getsignal() answers with an object of
+    the main one, whose lock is not held.
+    """
+    # Not current_thread(), which makes an object of a thread that is just ending.
+    return threading.get_ident() == threading.main_thread().ident and _core._in_main_interpreter()
 
 
 async def fresh_coroutine() -> None:

@@ -8,8 +8,7 @@ from foreign_threads import foreign_threads, with_path  # noqa: F401, a fixture
 from helpers import python
 
 pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 13),
-    reason="before 3.12 interpreters share the GIL; 3.12.1 aborts at times, not understood yet",
+    sys.version_info < (3, 12), reason="before 3.12 interpreters share the GIL"
 )
 
 QUIT = """
@@ -113,6 +112,39 @@ assert pyasync_c.run(pyasync_c.sleep(0, 7)) == 7
 """
         + QUIT,
         timeout=600,
+    )
+
+
+def test_signals_are_the_main_interpreters():
+    """signal.getsignal() would hand its handler to an interpreter that does not hold its lock."""
+    python(
+        SUBINTERPRETERS
+        + """
+import signal
+
+class Handler:
+    def __call__(self, signum, frame): pass
+    def __repr__(self): seen.append("repr"); return "handler"
+    def __eq__(self, other): seen.append("eq"); return self is other
+    __hash__ = object.__hash__
+
+seen = []
+signal.signal(signal.SIGINT, Handler())
+interpreter = create()
+execute(interpreter, '''
+import signal
+import pyasync_c
+
+called = []
+for name in "signal", "getsignal", "set_wakeup_fd":
+    setattr(signal, name, lambda *args, name=name, **kwargs: called.append(name))
+assert pyasync_c.run(pyasync_c.sleep(0.001, 7)) == 7
+assert not called, called
+''')
+assert not seen, seen
+_interpreters.destroy(interpreter)
+"""
+        + QUIT
     )
 
 

@@ -263,8 +263,6 @@ pacpy_need_asyncio(struct pacpy_state *st)
         {"asyncio.events", "_get_running_loop", &st->asyncio_get_running_loop},
         {"asyncio.tasks", "current_task", &st->asyncio_current_task},
         {"asyncio.protocols", "BufferedProtocol", &st->asyncio_BufferedProtocol},
-        {"asyncio.exceptions", "IncompleteReadError", &st->asyncio_IncompleteReadError},
-        {"asyncio.exceptions", "LimitOverrunError", &st->asyncio_LimitOverrunError},
         {"asyncio.streams", "StreamReader", &st->asyncio_StreamReader},
         {"asyncio.streams", "StreamReaderProtocol", &st->asyncio_StreamReaderProtocol},
         {"socket", "socket", &st->asyncio_socket},
@@ -316,6 +314,12 @@ seconds(PyObject *module, PyObject *args)
     return PyNumber_Float(value);
 }
 
+static PyObject *
+in_main_interpreter(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(PyInterpreterState_Get() == PyInterpreterState_Main());
+}
+
 #ifdef PAC_DEBUG
 /* _debug_counts() -> dict: how many objects of the core are alive in this process. */
 static PyObject *
@@ -343,6 +347,8 @@ debug_fail_allocation(PyObject *Py_UNUSED(module), PyObject *n)
 
 static PyMethodDef functions[] = {
     {"_seconds", seconds, METH_VARARGS, "A duration as float seconds, checked as sleep() does."},
+    {"_in_main_interpreter", in_main_interpreter, METH_NOARGS,
+     "Whether the calling thread is at work for the main interpreter."},
     {"_need_asyncio", need_asyncio, METH_NOARGS,
      "Make Task and the other types that derive from asyncio's."},
 #ifdef PAC_DEBUG
