@@ -12,10 +12,11 @@ One check more than there are processors runs at a time, as the longest ones wai
 compute; unless --deep or --jobs 1 says otherwise, or two build the same thing. Each one's output is
 printed when it has ended.
 
-A test in Python that fails in --ci is run three times more by itself, if they are few: the machine
-of a change does a hundred other things, and one test in thousands counts on what it was too busy
-for. If it passes each time, it is listed below the table, as a bug to look for, and the run does
-not fail.
+What fails in --ci is run again when all else has ended: the machine of a change does a hundred
+other things, and one test in thousands counts on what it was too busy for. Tests in Python, if they
+are few, are run three times by themselves, any other check once. If that passes, it is listed below
+the table, as a bug to look for, and the run does not fail. A report of a sanitizer or of valgrind,
+or a crash, has other reasons, and stays a failure.
 
 A check is a command. It has failed if it does not exit with 0, or runs longer than it may. The last
 line that it prints says how much it did, and stands in the table; so each of this project's tools
@@ -52,6 +53,13 @@ PYTHONS = ("3.11", "3.12", "3.13")
 # Tests of C programs and of the tools: the same on every Python, so run on the first alone.
 OF_NO_PYTHON = [f"tests/test_{name}.py" for name in ("architecture", "check", "core", "simulation")]
 ALONE_TIMES, ALONE_MOST = 3, 5
+# The latest after the start that a check may be begun again.
+AGAIN_UNTIL_S = 3000
+NO_ACCIDENT = re.compile(
+    r"Sanitizer: |runtime error: |^==\d+== (?:Invalid|Conditional|Use of uninit)"
+    r"|definitely lost: [1-9]|Fatal Python error|Segmentation fault|Aborted|core dumped|SIGABRT|SIGSEGV",
+    re.M,
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,8 @@ class Result:
     much: str
     seconds: float
     failed: tuple[str, ...] = ()  # tests in Python
-    only_alone: tuple[str, ...] = ()  # those of them that passed when they were run alone
+    accident: bool = False  # may a busy machine be the reason?
+    passed_alone: str = ""  # what failed at first, and how it passed then
 
 
 def make(*targets: str) -> list[str]:
@@ -318,20 +327,24 @@ def execute(check: Check, command: list[str], limit_s: float, out: TextIO = sys.
         running.discard(process)
     word = "ok" if process.returncode == 0 else "FAILED"
     seconds = time.monotonic() - begin
-    return Result(check, word, last_line(output), seconds, failed_tests(output))
+    accident = word != "ok" and not NO_ACCIDENT.search("".join(output))
+    return Result(check, word, last_line(output), seconds, failed_tests(output), accident)
 
 
-def look_again(result: Result, out: TextIO) -> Result:
-    """Do the tests that have failed pass, each time, with nothing beside them?"""
-    check = result.check
-    if check.alone is None or not 0 < len(result.failed) <= ALONE_MOST:
+def look_again(result: Result, out: TextIO = sys.stdout) -> Result:
+    """Does what has failed pass, each time, with nothing beside it?"""
+    check, command, times, what = result.check, result.check.command, 1, "the check"
+    if not result.accident:
         return result
-    for i in range(ALONE_TIMES):
-        print(f"\n==== alone, {i + 1} of {ALONE_TIMES}", file=out, flush=True)
-        again = execute(check, [*check.alone, *result.failed], 600, out)
+    if check.alone is not None and 0 < len(result.failed) <= ALONE_MOST:
+        command, times = [*check.alone, *result.failed], ALONE_TIMES
+        what = " ".join(result.failed)
+    for i in range(times):
+        print(f"\n======== {check.title}, alone, {i + 1} of {times}", file=out, flush=True)
+        again = execute(check, command, 1500, out)
         if again.word != "ok":
             return result
-    return replace(result, word="ok", only_alone=result.failed)
+    return replace(result, word="ok", passed_alone=f"{what}, {times} of {times} times")
 
 
 def run(check: Check, options: argparse.Namespace, out: TextIO) -> Result:
@@ -343,8 +356,7 @@ def run(check: Check, options: argparse.Namespace, out: TextIO) -> Result:
         return Result(check, "left out", ", ".join(reasons), 0)
     deep = options.deep and check.deep is not None
     command = check.deep if deep and check.deep is not None else check.command
-    result = execute(check, command, 86400 if options.deep else 2400, out)
-    return look_again(result, out) if options.ci else result
+    return execute(check, command, 86400 if options.deep else 2400, out)
 
 
 def run_several(checks: list[Check], options: argparse.Namespace) -> list[Result]:
@@ -424,12 +436,15 @@ def main() -> int:
             results = run_several(checks, options)
         else:
             results = [run(check, options, sys.stdout) for check in checks]
+        for i, result in enumerate(results):
+            if options.ci and time.monotonic() - begin < AGAIN_UNTIL_S:
+                results[i] = look_again(result)
     finally:
         end_what_runs()
     print(f"\n{table(results)}")
     for r in results:
-        for test in r.only_alone:
-            print(f"\n{r.check.title}: failed, but {ALONE_TIMES} times not when alone: {test}")
+        if r.passed_alone:
+            print(f"\n{r.check.title}: failed, but passed alone: {r.passed_alone}")
     counts = {word: sum(r.word == word for r in results) for word in ("ok", "FAILED", "left out")}
     print(f"\n{counts['ok']} ok, {counts['FAILED']} failed, {counts['left out']} left out", end="")
     print(f", {time.monotonic() - begin:.0f} s in all")
