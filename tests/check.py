@@ -57,7 +57,8 @@ ALONE_TIMES, ALONE_MOST = 3, 5
 AGAIN_UNTIL_S = 3000
 NO_ACCIDENT = re.compile(
     r"Sanitizer: |runtime error: |^==\d+== (?:Invalid|Conditional|Use of uninit)"
-    r"|definitely lost: [1-9]|Fatal Python error|Segmentation fault|Aborted|core dumped|SIGABRT|SIGSEGV",
+    r"|definitely lost: [1-9]"
+    r"|Fatal Python error|Segmentation fault|Aborted|core dumped|SIGABRT|SIGSEGV",
     re.M,
 )
 
