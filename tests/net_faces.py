@@ -516,12 +516,13 @@ class Place:
     def _report(self, _, context):
         error = context.get("exception")
         # Of asyncio's own loop, true, and not what is under test: its transports let the error of
-        # their shutdown() out of a callback if a reset comes between their last byte and that; and
-        # the future of its streams' wait_closed() may be collected before the protocol that would
-        # have asked it for its error.
+        # their shutdown() out of a callback if a reset comes between their last byte and that, and
+        # may lose their connection twice; and the future of its streams' wait_closed() may be
+        # collected before the protocol that would have asked it for its error.
         late_shutdown = getattr(error, "errno", None) == errno.ENOTCONN
+        lost_twice = "_call_connection_lost" in context["message"]
         never_asked = self.face.name == "streams" and isinstance(error, ConnectionResetError)
-        if self.runner == "asyncio" and (late_shutdown or never_asked):
+        if self.runner == "asyncio" and (late_shutdown or lost_twice or never_asked):
             counts["reports of asyncio's own"] += 1
         else:
             self.reports.append(context)
