@@ -103,7 +103,7 @@ main(void)
     claim(d.polls == 1, "the permit was there: one poll, no waiting");
 
     show("dropped in the middle");
-    d = (struct delay){.deadline_ns = pac_clock_ns() + milliseconds(300)};
+    d = (struct delay){.deadline_ns = pac_clock_ns() + milliseconds(100)};
     pac_async_init(&d.async, &delay_vtable, delay_cleanup);
     struct pac_context cx = {&pac_noop_waker};
     claim(pac_future_poll(&d.async.future, &cx) == PAC_PENDING, "PENDING");
