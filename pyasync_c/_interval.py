@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
-from . import _core
+from . import _core, _support
 
 # How late a tick may be before it counts as missed, as in Tokio.
 _TOLERANCE_S = 0.005
@@ -16,10 +16,16 @@ class _Tick(_core.Future[float]):
 
     def __init__(self, interval: Interval) -> None:
         self._interval = interval
+        self._over = False
 
     def poll(self, cx: Any, /) -> Any:
+        if self._over:
+            raise _support.reused(self)  # polled by hand: this would be the next tick
         due = self._interval._poll_tick(cx)
-        return _core.PENDING if due is None else due
+        if due is None:
+            return _core.PENDING
+        self._over = True
+        return due
 
     def drop(self) -> None:
         self._interval._forget()

@@ -25,8 +25,11 @@ class _JoinNext(_core.Future[Any]):
         self._set = join_set
         self._task: asyncio.Task[Any] | None = None
         self._waker: _core.Waker | None = None
+        self._over = False
 
     def poll(self, cx: _core.Context, /) -> Any:
+        if self._over:
+            raise _support.reused(self)  # polled by hand: this would take another task
         task = self._task
         if task is None:
             if self._set._ended and self not in self._set._joiners:
@@ -36,6 +39,7 @@ class _JoinNext(_core.Future[Any]):
                 self._set._joiners[self] = None
                 return _core.PENDING
         self._task = None
+        self._over = True
         self._set._joiners.pop(self, None)
         if task is not None:
             self._set._joined()
@@ -87,6 +91,8 @@ class _SpawnWait(_core.Future[Any]):
 
     def poll(self, cx: _core.Context, /) -> Any:
         to_spawn = self._to_spawn
+        if to_spawn.awaitable is None:
+            raise _support.reused(self)
         if not self._granted and (self in self._set._spawners or not self._set._has_room()):
             self._waker = cx.waker.clone()
             self._set._spawners[self] = None

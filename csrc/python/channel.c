@@ -104,7 +104,6 @@ Closed_forget(FutureObject *f)
 static const struct pacpy_future_vtable closed_vtable = {
     .poll = Closed_poll,
     .forget = Closed_forget,
-    .fused = true,
 };
 
 ClosedObject *
