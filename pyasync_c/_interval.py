@@ -106,9 +106,11 @@ def interval(period: float, /, *, missed: Literal["burst", "delay", "skip"] = "b
 
     `missed` says what follows a tick that came late: "burst" makes up for all that were missed, one
     after the other; "delay" counts from the late one; "skip" leaves them out and keeps the rhythm.
-    Raises ValueError if period is not positive or NaN, TypeError if it is no number. Stands for
-    Tokio's interval.
+    Raises ValueError if period is not positive or NaN, or missed none of these; TypeError if they
+    are no number and no str. Stands for Tokio's interval.
     """
+    if not isinstance(missed, str):
+        raise TypeError(f"interval: missed must be a str, not {type(missed).__name__}")
     if missed not in ("burst", "delay", "skip"):
         raise ValueError(f"interval: missed must be 'burst', 'delay' or 'skip', not {missed!r}")
     seconds = _core._seconds(period, "interval: period")
