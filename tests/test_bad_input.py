@@ -269,6 +269,18 @@ def test_current_runtime_on_another_loop():
     asyncio.run(main())
 
 
+def test_a_task_is_not_made_on_another_loop():
+    async def main():
+        coroutine = nothing()
+        with pytest.raises(RuntimeError, match="no running event loop of pyasync_c: spawn()"):
+            pyasync_c.Task(coroutine)
+        with pytest.raises(TypeError, match="Task belongs to a pyasync_c loop, not "):
+            pyasync_c.Task(coroutine, loop=asyncio.get_running_loop())
+        assert await pyasync_c.spawn(coroutine) == 1
+
+    asyncio.run(main())
+
+
 def test_a_coroutine_that_spawn_refuses_is_closed():
     coroutine = nothing()
     with pytest.raises(RuntimeError, match="no running event loop"):
