@@ -453,10 +453,33 @@ def test_what_came_before_a_reset_may_be_read(run):
     run(main())
 
 
+GUIDE = (Path(__file__).parent.parent / "docs" / "net.md").read_text()
+SNIPPETS = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
+
+
 def test_the_guides_first_program(capfd):
-    guide = (Path(__file__).parent.parent / "docs" / "net.md").read_text()
-    exec(re.search(r"^```python\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)[1], {})
+    assert len(SNIPPETS) == GUIDE.count("```python") == 2
+    exec(SNIPPETS[0], {})
     assert capfd.readouterr().out == "b'HELLO\\n'\n"
+
+
+def test_the_guides_cancelled_write(capfd):
+    async def main():
+        names = {"asyncio": asyncio}
+        exec(SNIPPETS[1], names)
+        a, b = net.UnixStream.pair()
+        async with a, b:
+            sending = pyasync_c.spawn(names["send"](a, b"x" * 10_000_000))
+            await b.readable()
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            await a.shutdown()
+            return (await b.read_to_end()).count(b"x")
+
+    arrived = pyasync_c.run(main())
+    out = capfd.readouterr().out
+    assert out.startswith("went out: b'x") and out.count("x") == arrived > 0
 
 
 def test_on_a_virtual_clock_a_stream_is_waited_for():
