@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Awaitable
@@ -164,8 +165,10 @@ class JoinSet(Generic[T]):
 
     def __init__(self, *, limit: int | None = None) -> None:
         if limit is not None:
-            if not isinstance(limit, int) or isinstance(limit, bool):
-                raise TypeError(f"JoinSet: limit must be an int or None, not {limit!r}")
+            if isinstance(limit, bool) or not hasattr(limit, "__index__"):
+                kind = type(limit).__name__
+                raise TypeError(f"JoinSet: limit must be an int or None, not {kind}")
+            limit = operator.index(limit)
             if limit < 1:
                 raise ValueError(f"JoinSet: limit must be at least 1, not {limit}")
             if limit > sys.maxsize:

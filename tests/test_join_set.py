@@ -223,12 +223,19 @@ def test_bad_arguments():
         with pytest.raises(ValueError, match="limit"):
             JoinSet(limit=bad)
     for bad in (1.5, "1", True):
-        with pytest.raises(TypeError, match="limit"):
+        kind = type(bad).__name__
+        with pytest.raises(TypeError, match=f"limit must be an int or None, not {kind}"):
             JoinSet(limit=bad)
     with pytest.raises(OverflowError, match="limit"):
         JoinSet(limit=2**63)
     with pytest.raises(TypeError):
         JoinSet(3)
+
+    class Two:  # as numpy's ints; Semaphore, channel and the others take them
+        def __index__(self):
+            return 2
+
+    assert repr(JoinSet(limit=Two())) == "<JoinSet running=0 ended=0 limit=2>"
 
     async def main():
         tasks = JoinSet()
