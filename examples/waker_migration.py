@@ -2,20 +2,22 @@
 
 Shows: a delay is polled by a first task, which then passes it on and waits for something else. A
 second task awaits it to its end. When the time has come, only the task that polled it last is
-woken: an own waker that counts wakes stands between each task and the delay.
+woken: an own waker that counts wakes stands between each task and the delay. Then a future that
+belongs to no loop moves to another executor, on another thread, and only that one is woken.
 """
 
 import signal
 import sys
+import threading
 import time
 
 from pyasync_c import (
     PENDING,
     Context,
-    Delay,
     Future,
     Notify,
     PendingType,
+    Runtime,
     Waker,
     current_runtime,
     poll_fn,
@@ -33,10 +35,10 @@ def claim(holds: bool, what: str) -> None:
 
 
 class Watched(Future[None]):
-    """Polls the delay with a waker that counts, and passes each wake on to the task."""
+    """Polls a future with a waker that counts, and passes each wake on to the task."""
 
-    def __init__(self, delay: Delay[None]) -> None:
-        self.delay = delay
+    def __init__(self, future: Future[None]) -> None:
+        self.future = future
         self.wakes = 0
         self.polls = 0
 
@@ -48,7 +50,7 @@ class Watched(Future[None]):
             self.wakes += 1
             task.wake()
 
-        return self.delay.poll(Context(Waker(wake)))
+        return self.future.poll(Context(Waker(wake)))
 
 
 async def first(watched: Watched, passed_on: Notify, finished: Notify) -> None:
@@ -87,6 +89,39 @@ async def main() -> None:
     print(f"polls of all tasks: {current_runtime().metrics().polls}")
 
 
+async def polls_once(watched: Watched) -> None:
+    polled = await poll_fn(lambda cx: (watched.poll(cx),))
+    claim(polled == (PENDING,), "the notification is PENDING on the first executor")
+
+
+def to_another_executor() -> None:
+    """One executor polls `notified` and lives on; another one, on its own thread, awaits it."""
+    notify, waits = Notify(), threading.Event()
+    notified = notify.notified()
+    by_first, by_second = Watched(notified), Watched(notified)
+
+    async def awaits() -> None:
+        await poll_fn(lambda cx: (by_second.poll(cx),))
+        waits.set()
+        await by_second
+
+    with Runtime() as executor:
+        executor.run(polls_once(by_first))
+        thread = threading.Thread(target=run, args=(awaits(),))
+        thread.start()
+        waits.wait()
+        notify.notify_one()
+        thread.join()
+        executor.run(sleep(0))
+    print(f"wakes: first executor {by_first.wakes}, second {by_second.wakes}")
+    claim(by_second.wakes == 1, "the second executor is woken, once")
+    claim(by_second.polls == 3, "and not before its time")
+    claim(by_first.wakes == 0, "and the first one, which polled before, is not")
+
+
 if __name__ == "__main__":
     signal.alarm(10)  # a wake-up that is lost is seen, too
+    print("from one task to another")
     run(main())
+    print("from one executor to another")
+    to_another_executor()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
-from . import _core
+from . import _core, _support
 
 # How late a tick may be before it counts as missed, as in Tokio.
 _TOLERANCE_S = 0.005
@@ -16,10 +16,16 @@ class _Tick(_core.Future[float]):
 
     def __init__(self, interval: Interval) -> None:
         self._interval = interval
+        self._over = False
 
     def poll(self, cx: Any, /) -> Any:
+        if self._over:
+            raise _support.reused(self)  # polled by hand: this would be the next tick
         due = self._interval._poll_tick(cx)
-        return _core.PENDING if due is None else due
+        if due is None:
+            return _core.PENDING
+        self._over = True
+        return due
 
     def drop(self) -> None:
         self._interval._forget()
@@ -100,9 +106,11 @@ def interval(period: float, /, *, missed: Literal["burst", "delay", "skip"] = "b
 
     `missed` says what follows a tick that came late: "burst" makes up for all that were missed, one
     after the other; "delay" counts from the late one; "skip" leaves them out and keeps the rhythm.
-    Raises ValueError if period is not positive or NaN, TypeError if it is no number. Stands for
-    Tokio's interval.
+    Raises ValueError if period is not positive or NaN, or missed none of these; TypeError if they
+    are no number and no str. Stands for Tokio's interval.
     """
+    if not isinstance(missed, str):
+        raise TypeError(f"interval: missed must be a str, not {type(missed).__name__}")
     if missed not in ("burst", "delay", "skip"):
         raise ValueError(f"interval: missed must be 'burst', 'delay' or 'skip', not {missed!r}")
     seconds = _core._seconds(period, "interval: period")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Awaitable
@@ -25,8 +26,11 @@ class _JoinNext(_core.Future[Any]):
         self._set = join_set
         self._task: asyncio.Task[Any] | None = None
         self._waker: _core.Waker | None = None
+        self._over = False
 
     def poll(self, cx: _core.Context, /) -> Any:
+        if self._over:
+            raise _support.reused(self)  # polled by hand: this would take another task
         task = self._task
         if task is None:
             if self._set._ended and self not in self._set._joiners:
@@ -36,6 +40,7 @@ class _JoinNext(_core.Future[Any]):
                 self._set._joiners[self] = None
                 return _core.PENDING
         self._task = None
+        self._over = True
         self._set._joiners.pop(self, None)
         if task is not None:
             self._set._joined()
@@ -84,18 +89,24 @@ class _SpawnWait(_core.Future[Any]):
         self._to_spawn = to_spawn
         self._waker: _core.Waker | None = None
         self._granted = False
+        self._closings: int | None = None  # the set's, when the wait began
 
     def poll(self, cx: _core.Context, /) -> Any:
         to_spawn = self._to_spawn
-        if not self._granted and (self in self._set._spawners or not self._set._has_room()):
+        if to_spawn.awaitable is None:
+            raise _support.reused(self)
+        refused = self._set._closing or self._closings not in (None, self._set._closings)
+        waits = self in self._set._spawners or not self._set._has_room()
+        if waits and not (self._granted or refused):
             self._waker = cx.waker.clone()
             self._set._spawners[self] = None
+            self._closings = self._set._closings
             to_spawn.waited = True
             return _core.PENDING
         self._give_back()
         awaitable, to_spawn.awaitable = to_spawn.awaitable, None
         try:
-            return self._set._spawn(awaitable, to_spawn.name)
+            return self._set._spawn(awaitable, to_spawn.name, refused)
         except BaseException:
             self._set._grant()
             raise
@@ -107,13 +118,17 @@ class _SpawnWait(_core.Future[Any]):
 
     def grant(self) -> None:
         self._granted = True
+        self.wake()
+
+    def wake(self) -> None:
         if self._waker is not None:
             self._waker.wake()
 
     def _give_back(self) -> None:
         if self._granted:
             self._granted = False
-            self._set._grants -= 1
+            if self._closings == self._set._closings:
+                self._set._grants -= 1
 
 
 class _AllEnded(_core.Future[None]):
@@ -150,8 +165,10 @@ class JoinSet(Generic[T]):
 
     def __init__(self, *, limit: int | None = None) -> None:
         if limit is not None:
-            if not isinstance(limit, int) or isinstance(limit, bool):
-                raise TypeError(f"JoinSet: limit must be an int or None, not {limit!r}")
+            if isinstance(limit, bool) or not hasattr(limit, "__index__"):
+                kind = type(limit).__name__
+                raise TypeError(f"JoinSet: limit must be an int or None, not {kind}")
+            limit = operator.index(limit)
             if limit < 1:
                 raise ValueError(f"JoinSet: limit must be at least 1, not {limit}")
             if limit > sys.maxsize:
@@ -164,7 +181,8 @@ class JoinSet(Generic[T]):
         self._spawners: OrderedDict[_SpawnWait, None] = OrderedDict()
         self._grants = 0  # room that was given to a spawn_wait() that has not used it yet
         self._leaver: _core.Waker | None = None
-        self._closing = False
+        self._closing = False  # being left after an error: nothing is spawned
+        self._closings = 0  # how often spawners were refused
 
     def __repr__(self) -> str:
         ended = self._unjoined - len(self._running)
@@ -202,8 +220,8 @@ class JoinSet(Generic[T]):
     def _has_room(self) -> bool:
         return self._limit is None or len(self._running) + self._grants < self._limit
 
-    def _spawn(self, awaitable: Any, name: str | None) -> asyncio.Task[T]:
-        if self._closing:
+    def _spawn(self, awaitable: Any, name: str | None, refused: bool = False) -> asyncio.Task[T]:
+        if self._closing or refused:
             if _support.iscoroutine(awaitable):
                 awaitable.close()
             raise RuntimeError("JoinSet is being left: its tasks are cancelled")
@@ -225,6 +243,15 @@ class JoinSet(Generic[T]):
             self._grants += 1
             spawner.grant()
         self._wake_leaver()
+
+    def _refuse_spawners(self) -> None:
+        """Who waits for room gets none, nor does who was given some and has not used it: it may be
+        polled no more, and must not be waited for."""
+        self._closings += 1
+        self._grants = 0
+        spawners, self._spawners = self._spawners, OrderedDict()
+        for spawner in spawners:
+            spawner.wake()
 
     # ── joining ──────────────────────────────────────────────────────────────────────────────
 
@@ -312,6 +339,7 @@ class JoinSet(Generic[T]):
             while True:
                 if cancel:
                     self._closing = True
+                    self._refuse_spawners()
                     self.cancel_all()
                 try:
                     await _AllEnded(self)

@@ -127,6 +127,12 @@ def coroutine_of(awaitable: Any) -> Coroutine[Any, Any, Any]:
     raise TypeError(f"an awaitable is required, not {type(awaitable).__name__}{hint}")
 
 
+def reused(future: Any) -> RuntimeError:
+    """What a future written in Python raises that is polled once more when it is over; the base
+    type in C sees awaits alone."""
+    return RuntimeError(f"cannot reuse already awaited {type(future).__name__}")
+
+
 def spawn_on_running_loop(coroutine: Any, name: Any, context: Any) -> Any:
     loop = events.get_running_loop()
     if context is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import shlex
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -118,7 +119,22 @@ def _marker_options(
     seeds: int | None = None,
     debug: bool | None = None,
 ) -> dict[str, Any]:
+    if clock not in (None, "monotonic", "virtual"):
+        raise ValueError(f"clock must be 'monotonic' or 'virtual', not {clock!r}")
+    seed = _whole_number("seed", seed, 0)
+    seeds = _whole_number("seeds", seeds, 1)
     return {"clock": clock, "seed": seed, "seeds": seeds, "debug": debug}
+
+
+def _whole_number(name: str, value: Any, least: int) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    number = operator.index(value)
+    if not least <= number < _SEED_END:
+        raise ValueError(f"{name} must be from {least} to 2**64 - 1, not {number}")
+    return number
 
 
 def _options_of(item: pytest.Item) -> dict[str, Any]:
@@ -126,9 +142,9 @@ def _options_of(item: pytest.Item) -> dict[str, Any]:
     marker = item.get_closest_marker("pyasync")
     try:
         return _marker_options(*marker.args, **marker.kwargs) if marker else _marker_options()
-    except TypeError as error:
-        message = str(error).replace("_marker_options()", "pytest.mark.pyasync")
-        raise pytest.UsageError(f"{item.nodeid}: {message}") from None
+    except (TypeError, ValueError) as error:
+        message = str(error).removeprefix("_marker_options() ")
+        raise pytest.UsageError(f"{item.nodeid}: pytest.mark.pyasync: {message}") from None
 
 
 def _is_ours(item: pytest.Item) -> bool:
@@ -228,7 +244,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> Any:
-        return _run_test(pyfuncitem, test(*args, **kwargs))
+        runtime = _runtime_of(pyfuncitem)  # may raise, and then there is no coroutine yet
+        return _run_test(pyfuncitem, runtime, test(*args, **kwargs))
 
     handle = getattr(pyfuncitem.obj, "hypothesis", None)
     holder, name = (handle, "inner_test") if handle is not None else (pyfuncitem, "obj")
@@ -242,8 +259,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
         setattr(holder, name, before)
 
 
-def _run_test(item: pytest.Function, coroutine: Any) -> Any:
-    runtime = _runtime_of(item)
+def _run_test(item: pytest.Function, runtime: Runtime, coroutine: Any) -> Any:
     loop = runtime.get_loop()
     before = set(loop._live_tasks())
     result = runtime.run(coroutine)

@@ -14,6 +14,7 @@ import weakref
 from decimal import Decimal
 
 import pytest
+import surface
 from helpers import CountingWaker, Worker, awaits, every_loop, turns, unraisable
 
 import pyasync_c
@@ -268,6 +269,18 @@ def test_current_runtime_on_another_loop():
     asyncio.run(main())
 
 
+def test_a_task_is_not_made_on_another_loop():
+    async def main():
+        coroutine = nothing()
+        with pytest.raises(RuntimeError, match="no running event loop of pyasync_c: spawn()"):
+            pyasync_c.Task(coroutine)
+        with pytest.raises(TypeError, match="Task belongs to a pyasync_c loop, not "):
+            pyasync_c.Task(coroutine, loop=asyncio.get_running_loop())
+        assert await pyasync_c.spawn(coroutine) == 1
+
+    asyncio.run(main())
+
+
 def test_a_coroutine_that_spawn_refuses_is_closed():
     coroutine = nothing()
     with pytest.raises(RuntimeError, match="no running event loop"):
@@ -410,25 +423,115 @@ def test_a_coroutine_spawned_twice():
     pyasync_c.run(main())
 
 
+def sends(make, *arguments):
+    """The receiver of a channel that has a value."""
+    tx, rx = make(*arguments)
+    kept.append(tx)
+    (tx.try_send if make is pyasync_c.channel else tx.send)(1)
+    return rx
+
+
+def nobody_receives():
+    tx, rx = pyasync_c.channel(1)
+    rx.close()
+    return tx
+
+
+def cancelled_token():
+    token = pyasync_c.CancellationToken()
+    token.cancel()
+    return token
+
+
+def event_that_is_set():
+    event = pyasync_c.Event()
+    event.set()
+    return event
+
+
+def with_a_task():
+    tasks = pyasync_c.JoinSet()
+    tasks.spawn(nothing())
+    return tasks
+
+
+kept = []
+READY_SOON = {
+    "Acquire": lambda: pyasync_c.Lock().acquire(),
+    "AcquirePermit": lambda: pyasync_c.Semaphore(1).acquire(),
+    "AcquirePermit of a RwLock": lambda: pyasync_c.RwLock().write(),
+    "BarrierWait": lambda: pyasync_c.Barrier(1).wait(),
+    "BroadcastRecv": lambda: sends(pyasync_c.broadcast, 1).recv(),
+    "Cancelled": lambda: cancelled_token().cancelled(),
+    "Closed": lambda: nobody_receives().closed(),
+    "Delay": lambda: pyasync_c.sleep(0),
+    "EventWait": lambda: event_that_is_set().wait(),
+    "IntoFuture": lambda: pyasync_c.into_future(nothing()),
+    "Join": lambda: pyasync_c.join(nothing(), pyasync_c.ready(1)),
+    "OnceInit": lambda: pyasync_c.OnceCell().get_or_init(nothing),
+    "OneshotReceiver": lambda: sends(pyasync_c.oneshot),
+    "PollFn": lambda: pyasync_c.poll_fn(lambda cx: 1),
+    "PollOnce": lambda: pyasync_c.poll_once(pyasync_c.ready(1)),
+    "ReadyFuture": lambda: pyasync_c.ready(1),
+    "Recv": lambda: sends(pyasync_c.channel, 1).recv(),
+    "Recv of many": lambda: sends(pyasync_c.channel, 1).recv_many(1),
+    "RunUntilCancelled": lambda: pyasync_c.CancellationToken().run_until_cancelled(nothing()),
+    "Select": lambda: pyasync_c.select(nothing(), pyasync_c.pending()),
+    "Send": lambda: kept.append(pyasync_c.channel(1)) or kept[-1][0].send(1),
+    "WatchWait": lambda: sends(pyasync_c.watch, 0).changed(),
+    "WatchWait for": lambda: sends(pyasync_c.watch, 0).wait_for(bool),
+    "YieldNow": pyasync_c.yield_now,
+    "_JoinNext": lambda: with_a_task().join_next(),
+    "_JoinNext of an empty set": lambda: pyasync_c.JoinSet().join_next(),
+    "_SpawnWait": lambda: pyasync_c.JoinSet().spawn_wait(nothing()),
+    "_Tick": lambda: pyasync_c.interval(1).tick(),
+}
+# Notified is ready again and again; what never ends, or comes of C code or a socket, is elsewhere.
+NOT_HERE = {"Notified", "PendingFuture", "CFuture", "Promised", "SocketOperation"}
+NOT_HERE |= {"Immediate", "OneshotAwait", "StreamRead"}
+
+
+def test_no_future_is_forgotten():
+    names = {kind.__name__ for kind in surface.futures().values() if public(kind)}
+    assert {name.split()[0] for name in READY_SOON} >= names - NOT_HERE
+
+
+def public(kind):
+    return kind.__module__ == "pyasync_c" and kind is not pyasync_c.Future
+
+
 @every_loop
-@pytest.mark.parametrize(
-    ("make", "name"),
-    [
-        (lambda: pyasync_c.sleep(0), "Delay"),
-        (lambda: pyasync_c.ready(1), "ReadyFuture"),
-        (lambda: pyasync_c.poll_fn(lambda cx: 1), "PollFn"),
-        (lambda: pyasync_c.yield_now(), "YieldNow"),
-        (lambda: pyasync_c.into_future(nothing()), ""),
-    ],
-)
-def test_a_future_awaited_again_when_done(run, make, name):
+@pytest.mark.parametrize("name", READY_SOON)
+def test_a_future_awaited_again_when_done(run, name):
     async def main():
-        future = make()
+        future = READY_SOON[name]()
         await future
-        with pytest.raises(RuntimeError, match=f"cannot reuse already awaited {name}"):
-            await future
+        kind = type(future).__name__
+        assert name.startswith(kind)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=f"cannot reuse already awaited {kind}"):
+                await future
+            with pytest.raises(RuntimeError, match=f"cannot reuse already awaited {kind}"):
+                future.poll(CountingWaker().context)
 
     run(main())
+    kept.clear()
+
+
+@pytest.mark.parametrize("name", READY_SOON)
+def test_a_future_polled_again_when_done(name):
+    async def main():
+        future, counting = READY_SOON[name](), CountingWaker()
+        while future.poll(counting.context) is PENDING:
+            await pyasync_c.yield_now()
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="cannot reuse already awaited"):
+                future.poll(counting.context)
+            with pytest.raises(RuntimeError, match="cannot reuse already awaited"):
+                await future
+
+    pyasync_c.run(main())
+    kept.clear()
 
 
 @every_loop

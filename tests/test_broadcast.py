@@ -64,6 +64,14 @@ def test_lagged_as_an_exception():
         error.skipped = 8
 
 
+@pytest.mark.parametrize(
+    ("skipped", "text"),
+    [(1, "1 value was skipped"), (2, "2 values were"), (2**70, f"{2**70} values were")],
+)
+def test_lagged_tells_how_many(skipped, text):
+    assert text in str(Lagged(skipped))
+
+
 def test_sending_to_nobody():
     tx, rx = broadcast(2)
     closed = Polled(tx.closed())

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import pytest
 from helpers import Worker, open_fds, python, turns
@@ -813,6 +814,15 @@ print("done")
     assert python(NESTED.replace("import nest_asyncio, pyasync_c", "import nest_asyncio")
                   + "nest_asyncio.apply(asyncio.new_event_loop())\nimport pyasync_c\n"
                   + program) == "done\n"  # fmt: skip
+
+
+GUIDE = (Path(__file__).parent.parent / "docs" / "compatible-mode.md").read_text()
+
+
+@nest_asyncio
+def test_the_guides_programs():
+    programs = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
+    assert [python(program) for program in programs] == ["nested\n", ""]
 
 
 @nest_asyncio

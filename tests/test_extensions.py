@@ -611,8 +611,26 @@ def test_the_guide_leads_to_an_extension_that_works(tmp_path):
     (tmp_path / "deep_thought.c").write_text(source)
     (tmp_path / "setup.py").write_text(setup)
     (tmp_path / "program.py").write_text(program)
+    assert build_and_run(tmp_path) == "42\n[42, 42, 42]\n" * 2
+
+
+def test_the_extension_of_the_readme_works(tmp_path):
+    """README.md shows the middle of that: its C instead, between the same beginning and end."""
+    guide, readme = ((ROOT / path).read_text() for path in ("docs/c-api.md", "README.md"))
+    source, setup, program = re.findall(r"^```(?:c|python)\n(.*?)^```", guide, re.M | re.S)[:3]
+    (shown,) = re.findall(r"^```c\n(.*?)^```", readme, re.M | re.S)
+    begin, end = source.index("static const struct"), source.index("static PyMethodDef")
+    (tmp_path / "deep_thought.c").write_text(source[:begin] + shown + source[end:])
+    (tmp_path / "setup.py").write_text(setup)
+    (tmp_path / "program.py").write_text(program)
+    assert build_and_run(tmp_path, "-Wno-unused-parameter") == "42\n[42, 42, 42]\n" * 2
+
+
+def build_and_run(tmp_path, *more_flags):
+    """What program.py prints."""
     sanitizers = os.environ.get("PAC_SANITIZE", "")
-    flags = "-Wall -Wextra -Werror" + (f" -fsanitize={sanitizers}" if sanitizers else "")
+    flags = " ".join(["-Wall -Wextra -Werror", *more_flags])
+    flags += f" -fsanitize={sanitizers}" if sanitizers else ""
     environment = os.environ | {"CFLAGS": flags, "LDFLAGS": flags, "PYTHONPATH": str(ROOT)}
     for arguments in (["setup.py", "--quiet", "build_ext", "--inplace"], ["program.py"]):
         done = subprocess.run(
@@ -624,7 +642,7 @@ def test_the_guide_leads_to_an_extension_that_works(tmp_path):
             timeout=100,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout == "42\n[42, 42, 42]\n" * 2
+    return done.stdout
 
 
 def test_the_guides_links_lead_somewhere():

@@ -258,7 +258,7 @@ def test_infinite_period_ticks_once():
         (("1",), "burst", TypeError, "period must be a real number, not str"),
         ((None,), "burst", TypeError, "period must be a real number, not NoneType"),
         ((1,), "later", ValueError, "missed must be 'burst', 'delay' or 'skip', not 'later'"),
-        ((1,), None, ValueError, "missed must be"),
+        ((1,), None, TypeError, "missed must be a str, not NoneType"),
         ((), "burst", TypeError, "period"),
     ],
 )

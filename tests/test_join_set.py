@@ -1,6 +1,7 @@
 """JoinSet: tasks in the order in which they end, a limit, and errors that reach somebody."""
 
 import asyncio
+import inspect
 import sys
 import warnings
 
@@ -10,7 +11,7 @@ from hypothesis import given, strategies as st
 from test_join import LONG, Boom, Work, awaits, reports, until
 
 import pyasync_c
-from pyasync_c import JoinSet, pending, select, sleep
+from pyasync_c import PENDING, JoinSet, pending, select, sleep
 
 # ── joining ──────────────────────────────────────────────────────────────────────────────────
 
@@ -222,12 +223,19 @@ def test_bad_arguments():
         with pytest.raises(ValueError, match="limit"):
             JoinSet(limit=bad)
     for bad in (1.5, "1", True):
-        with pytest.raises(TypeError, match="limit"):
+        kind = type(bad).__name__
+        with pytest.raises(TypeError, match=f"limit must be an int or None, not {kind}"):
             JoinSet(limit=bad)
     with pytest.raises(OverflowError, match="limit"):
         JoinSet(limit=2**63)
     with pytest.raises(TypeError):
         JoinSet(3)
+
+    class Two:  # as numpy's ints; Semaphore, channel and the others take them
+        def __index__(self):
+            return 2
+
+    assert repr(JoinSet(limit=Two())) == "<JoinSet running=0 ended=0 limit=2>"
 
     async def main():
         tasks = JoinSet()
@@ -347,6 +355,53 @@ def test_nothing_is_spawned_into_a_set_that_is_left_after_an_error(run):
         with pytest.raises(RuntimeError, match="being left"):
             await waiting
         assert await tasks.spawn(sleep(0, "again")) == "again"
+
+    run(main())
+
+
+@every_loop
+@pytest.mark.parametrize("granted", [False, True])
+def test_leaving_after_an_error_does_not_wait_for_a_spawn_wait_that_nobody_polls(run, granted):
+    async def main():
+        coroutine = Work()("never")
+        with pytest.raises(Boom):
+            async with JoinSet(limit=1) as tasks:
+                first = tasks.spawn(sleep(0.001 if granted else LONG))
+                waiting = tasks.spawn_wait(coroutine)
+                assert await pyasync_c.poll_once(waiting) is PENDING
+                if granted:
+                    await first
+                    await turns()
+                raise Boom
+        assert len(tasks) == 1
+        with pytest.raises(RuntimeError, match="being left"):
+            await waiting
+        assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+        assert await tasks.spawn(sleep(0, "again")) == "again"  # there is room
+
+    run(main())
+
+
+@every_loop
+def test_leaving_waits_for_who_was_given_room_and_can_be_cancelled(run):
+    async def main():
+        tasks = JoinSet(limit=1)
+
+        async def leaves():
+            async with tasks:
+                assert await pyasync_c.poll_once(waiting) is PENDING
+
+        first = tasks.spawn(sleep(0))
+        waiting = tasks.spawn_wait(sleep(0))
+        leaving = asyncio.ensure_future(leaves())
+        await first
+        await turns()
+        assert not leaving.done()
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        with pytest.raises(RuntimeError, match="being left"):
+            await waiting
 
     run(main())
 

@@ -280,7 +280,8 @@ def test_the_receiver_ends_it(by):
         del rx
     assert (send.wakes, closed.wakes) == (1, 1)
     assert closed.poll() is None
-    assert closed.poll() is None  # fused
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited Closed"):
+        closed.poll()
     with pytest.raises(ChannelClosed):
         send.poll()
     assert not send.future.sent

@@ -86,17 +86,19 @@ def test_connect_and_accept(run, host):
 @every_loop
 def test_unix(run, tmp_path):
     async def main():
-        for path in (tmp_path / "socket", str(tmp_path / "other"), b"\0pyasync_c" + os.urandom(8)):
+        abstract = f"\0pyasync_c{os.urandom(4).hex()}"
+        for path in (tmp_path / "socket", str(tmp_path / "other"), abstract, abstract.encode()):
             async with net.UnixListener.bind(path) as listener:
                 async with await net.UnixStream.connect(path) as client:
                     server, address = await listener.accept()
                     async with server:
                         assert address == ""
-                        named = path if isinstance(path, bytes) else str(path)
+                        is_abstract = path in (abstract, abstract.encode())
+                        named = abstract.encode() if is_abstract else str(path)
                         assert listener.local_addr == client.peer_addr == named
                         await client.write_all(b"x")
                         assert await server.read() == b"x"
-            if not isinstance(path, bytes):
+            if not is_abstract:
                 with pytest.raises(OSError, match="could not listen"):
                     net.UnixListener.bind(path)
         with pytest.raises(FileNotFoundError, match="could not connect"):
@@ -193,11 +195,17 @@ def test_bad_input_raises_at_the_call(run, tmp_path):
             (lambda: net.UnixListener.bind(""), ValueError),
             (lambda: net.UnixListener.bind(tmp_path / "x", backlog=1 << 40), OverflowError),
             (lambda: net.UnixListener.bind("a\0b"), ValueError),
+            (lambda: net.UnixListener.bind(str(tmp_path / "a\0b").encode()), ValueError),
+            (lambda: net.UnixStream.connect(b"a\0b"), ValueError),
+            (lambda: net.UnixListener.bind(Path("\0a")), ValueError),
+            (lambda: net.UnixListener.bind("a" * 108), ValueError),
+            (lambda: net.UnixListener.bind("\ud800"), UnicodeEncodeError),
         ]:
             with pytest.raises(error):
                 call()
 
     run(main())
+    assert not list(tmp_path.iterdir())
 
 
 @every_loop
@@ -445,10 +453,33 @@ def test_what_came_before_a_reset_may_be_read(run):
     run(main())
 
 
+GUIDE = (Path(__file__).parent.parent / "docs" / "net.md").read_text()
+SNIPPETS = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
+
+
 def test_the_guides_first_program(capfd):
-    guide = (Path(__file__).parent.parent / "docs" / "net.md").read_text()
-    exec(re.search(r"^```python\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)[1], {})
+    assert len(SNIPPETS) == GUIDE.count("```python") == 2
+    exec(SNIPPETS[0], {})
     assert capfd.readouterr().out == "b'HELLO\\n'\n"
+
+
+def test_the_guides_cancelled_write(capfd):
+    async def main():
+        names = {"asyncio": asyncio}
+        exec(SNIPPETS[1], names)
+        a, b = net.UnixStream.pair()
+        async with a, b:
+            sending = pyasync_c.spawn(names["send"](a, b"x" * 10_000_000))
+            await b.readable()
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            await a.shutdown()
+            return (await b.read_to_end()).count(b"x")
+
+    arrived = pyasync_c.run(main())
+    out = capfd.readouterr().out
+    assert out.startswith("went out: b'x") and out.count("x") == arrived > 0
 
 
 def test_on_a_virtual_clock_a_stream_is_waited_for():

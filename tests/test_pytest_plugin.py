@@ -122,6 +122,35 @@ def test_an_option_that_is_none(in_pytest, option):
     assert f"argument {option.split('=')[0]}: invalid" in in_pytest.run(option)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("speed=3", "got an unexpected keyword argument 'speed'"),
+        ("'fast'", "clock must be 'monotonic' or 'virtual', not 'fast'"),
+        ("clock=[]", "clock must be 'monotonic' or 'virtual', not []"),
+        ("seed='x'", "seed must be an int, not str"),
+        ("seed=True", "seed must be an int, not bool"),
+        ("seed='x', seeds=2", "seed must be an int, not str"),
+        ("seed=2**64, seeds=2", "seed must be from 0 to 2**64 - 1, not 18446744073709551616"),
+        ("seeds=0", "seeds must be from 1 to 2**64 - 1, not 0"),
+        ("seeds=-1", "seeds must be from 1 to 2**64 - 1, not -1"),
+        ("seeds=1.5", "seeds must be an int, not float"),
+    ],
+)
+def test_a_mark_that_is_none_fails_its_test_alone(in_pytest, options, message):
+    in_pytest.write(f"""
+        @pytest.mark.pyasync({options})
+        async def test_marked():
+            pass
+
+        def test_next():
+            pass
+        """)
+    out = in_pytest.run(passed=1, failed=1)
+    assert f"test_marked: pytest.mark.pyasync: {message}" in out
+    assert "never awaited" not in out
+
+
 def test_loading_it_does_not_import_asyncio():
     program = f"""
 import sys

@@ -684,6 +684,7 @@ heavy = {"asyncio", "typing", "concurrent.futures"}
 pyasync_c.Waker, pyasync_c.sleep(1), pyasync_c.Notify().notified(), pyasync_c.poll_fn(print)
 assert not heavy & (set(sys.modules) - before)
 assert "run" in dir(pyasync_c) and "Task" in dir(pyasync_c)
+assert len(set(pyasync_c.__all__)) == len(pyasync_c.__all__)
 for name in pyasync_c.__all__:
     getattr(pyasync_c, name)
 assert "asyncio" in sys.modules

@@ -104,7 +104,6 @@ Closed_forget(FutureObject *f)
 static const struct pacpy_future_vtable closed_vtable = {
     .poll = Closed_poll,
     .forget = Closed_forget,
-    .fused = true,
 };
 
 ClosedObject *
@@ -278,8 +277,12 @@ static PyObject *
 Lagged_str(PyObject *op)
 {
     PyObject *skipped = ((LaggedObject *)op)->skipped;
-    return PyUnicode_FromFormat("the receiver was too slow, %S values were skipped",
-                                skipped == NULL ? Py_None : skipped);
+    int overflow;
+    bool is_one = skipped != NULL && PyLong_CheckExact(skipped) &&
+                  PyLong_AsLongAndOverflow(skipped, &overflow) == 1;
+    return PyUnicode_FromFormat("the receiver was too slow, %S %s skipped",
+                                skipped == NULL ? Py_None : skipped,
+                                is_one ? "value was" : "values were");
 }
 
 static int

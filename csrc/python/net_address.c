@@ -170,17 +170,27 @@ pacpy_address_from_path(PyObject *path, struct pacpy_address *address)
     PyObject *bytes = NULL;
     memset(address, 0, sizeof *address);
     if (PyBytes_Check(path)) {
-        bytes = Py_NewRef(path); /* as it is: one in the abstract namespace begins with a null */
+        bytes = Py_NewRef(path);
+    }
+    else if (PyUnicode_Check(path)) { /* by the file system's encoding, but with its nulls */
+        bytes = PyUnicode_EncodeFSDefault(path);
+        if (bytes == NULL) {
+            return -1;
+        }
     }
     else if (!PyUnicode_FSConverter(path, &bytes)) {
         return -1;
     }
     size_t size = (size_t)PyBytes_GET_SIZE(bytes);
     const char *text = PyBytes_AS_STRING(bytes);
+    /* One in the abstract namespace begins with a null, and may have more of them. */
     bool is_abstract = size > 0 && text[0] == '\0';
     int failed = -1;
     if (size == 0) {
         PyErr_SetString(PyExc_ValueError, "the path of a Unix socket must not be empty");
+    }
+    else if (!is_abstract && memchr(text, '\0', size) != NULL) {
+        PyErr_SetString(PyExc_ValueError, "the path of a Unix socket must not contain a null");
     }
     else if (size + !is_abstract > sizeof un->sun_path) {
         PyErr_Format(PyExc_ValueError, "the path of a Unix socket must be at most %zu bytes long",

@@ -260,8 +260,8 @@ TcpStream_connect(PyObject *type, PyObject *const *args, Py_ssize_t nargs, PyObj
 
 const char UnixStream_connect_doc[] =
     "connect($type, path, /)\n--\n\n"
-    "Await it for a connection to the Unix socket `path`: str, bytes (one in the abstract namespace\n"
-    "begins with a null) or a path-like object. OSError, BlockingIOError among them if the\n"
+    "Await it for a connection to the Unix socket `path`: a path-like object, or str or bytes, which\n"
+    "in the abstract namespace begin with a null. OSError, BlockingIOError among them if the\n"
     "listener's backlog is full; TypeError or ValueError at the call. Stands for Tokio's\n"
     "UnixStream::connect.";
 

@@ -309,8 +309,8 @@ net_listen(PyObject *module, PyObject *args)
 
 static const char UnixListener_bind_doc[] =
     "bind($type, path, *, backlog=1024)\n--\n\n"
-    "A listener on the Unix socket `path`, which must not be there yet, for the loop that runs: str,\n"
-    "bytes (one in the abstract namespace begins with a null) or a path-like object. Closing it\n"
+    "A listener on the Unix socket `path`, which must not be there yet, for the loop that runs: a\n"
+    "path-like object, or str or bytes, which in the abstract namespace begin with a null. Closing it\n"
     "leaves the path where it is. Not awaited, as there is nothing to wait for. OSError; TypeError,\n"
     "ValueError, RuntimeError (no loop). Stands for Tokio's UnixListener::bind.";
 

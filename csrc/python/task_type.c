@@ -27,7 +27,8 @@ loop_argument(struct pacpy_state *st, PyObject *loop)
 {
     if (loop == NULL || loop == Py_None) {
         if (pacpy_running_loop == NULL) {
-            PyErr_SetString(PyExc_RuntimeError, "no running event loop");
+            PyErr_SetString(PyExc_RuntimeError, "no running event loop of pyasync_c: spawn() makes "
+                                                "tasks on any");
         }
         return pacpy_running_loop;
     }
