@@ -330,7 +330,7 @@ def test_what_has_arrived_may_be_read_after_the_end_was_said(run, contexts):
 
 @every_loop
 def test_an_error_that_the_end_of_this_side_meets_is_the_next_reads(run, contexts):
-    """Not the one of an SSLObject that has failed before, which says that the stream was cut off."""
+    """Not what an SSLObject says that has failed before: that the stream was cut off."""
 
     async def main():
         client, server = await tls_pair(contexts)
