@@ -464,6 +464,27 @@ def test_sqlite_a_query_that_was_cancelled_in_the_queue_never_begins(async_sqlit
     pyasync_c.run(asyncio.wait_for(main(), LONG))
 
 
+def test_sqlite_cancelled_before_the_first_step(async_sqlite):
+    """An interrupt by then is none to SQLite: the query would run for hours. Binding parameters, as
+    many as SQLite allows, takes long enough to be met."""
+    query, parameters = ENDLESS + " where i < ?32766", ["x"] * 32766
+
+    async def main():
+        async with await async_sqlite.connect(":memory:") as db:
+            for n in range(100):
+                task = pyasync_c.spawn(db.execute(query, parameters))
+                await turns(1)
+                end = time.perf_counter_ns() + n % 50 * 20_000
+                while time.perf_counter_ns() < end:
+                    pass
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert await asyncio.wait_for(db.execute("select 1"), LONG) == [(1,)]
+
+    pyasync_c.run(main())
+
+
 def test_sqlite_cancelling_races_with_the_end(async_sqlite):
     """An interrupt that is late must not hit the query behind it."""
 
