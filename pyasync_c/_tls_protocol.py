@@ -19,15 +19,15 @@ standard = sslproto.SSLProtocol
 # What C keeps in fields of its own, and what it calls, by asyncio's private names.
 _ATTRIBUTES = """
     _app_protocol _app_protocol_buffer_updated _app_protocol_get_buffer _app_protocol_is_buffer
-    _app_reading_paused _app_transport _app_transport_created _app_writing_paused _incoming
-    _incoming_high_water _incoming_low_water _loop _outgoing _outgoing_high_water
+    _app_reading_paused _app_transport _app_transport_created _app_writing_paused _eof_received
+    _incoming _incoming_high_water _incoming_low_water _loop _outgoing _outgoing_high_water
     _outgoing_low_water _ssl_buffer _ssl_buffer_view _ssl_reading_paused _ssl_writing_paused
     _sslobj _state _transport _write_backlog _write_buffer_size max_size
 """.split()
 _METHODS = """
     _call_eof_received _control_app_writing _control_ssl_reading _do_flush _do_handshake _do_read
     _do_shutdown _do_write _fatal_error _get_app_transport _process_outgoing _set_app_protocol
-    _start_shutdown _write_appdata buffer_updated get_buffer
+    _set_state _start_shutdown _write_appdata buffer_updated eof_received get_buffer
 """.split()
 
 
@@ -65,6 +65,8 @@ def _make() -> type[sslproto.SSLProtocol] | None:
     class _SSLProtocolTransport(_core.TlsTransportBase, sslproto._SSLProtocolTransport):
         pass
 
+    flushing = sslproto.SSLProtocolState.FLUSHING
+
     class SSLProtocol(_core.TlsProtocolBase, standard):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             # asyncio gives each connection a buffer of 256 KiB to receive into. A transport of ours
@@ -80,6 +82,33 @@ def _make() -> type[sslproto.SSLProtocol] | None:
                 self._app_transport = _SSLProtocolTransport(self._loop, self)
                 self._app_transport_created = True
             return self._app_transport
+
+        # The peer's TCP has ended, and what it has sent before is still to be read. asyncio shuts
+        # down after one buffer of that, or what one call of data_received() has.
+
+        def eof_received(self) -> bool:
+            return bool(super().eof_received()) or self._state is flushing
+
+        def _do_flush(self) -> None:
+            if not self._eof_received:
+                super()._do_flush()
+                return
+            self._do_read()
+            if self._state is not flushing:
+                return  # the protocol has closed or aborted
+            if self._app_reading_paused and (self._incoming.pending or self._sslobj.pending()):
+                return  # resume_reading() comes here again
+            self._set_state(sslproto.SSLProtocolState.SHUTDOWN)
+            self._do_shutdown()
+
+        def _start_shutdown(self) -> None:
+            closed = self._app_transport is not None and self._app_transport._closed
+            if self._eof_received and self._state is flushing and closed:
+                # asyncio waits for resume_reading(), which nobody calls after close().
+                self._app_reading_paused = True
+                super()._do_flush()
+            else:
+                super()._start_shutdown()
 
     return SSLProtocol
 

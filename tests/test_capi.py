@@ -747,6 +747,7 @@ def test_a_future_in_c(client, run):
         ((2, False, -1), SystemError, "poll returned -1 without an exception"),
         ((2, False, 7), SystemError, "poll returned 7 without an exception"),
         ((2, False, 1, 2), SystemError, "result returned NULL without an exception"),
+        ((2, False, 1, 3), SystemError, "result returned a result with an exception set"),
     ],
 )
 def test_a_future_in_c_that_fails(client, run, arguments, error, message):
@@ -913,13 +914,18 @@ def test_a_done_that_raises_is_printed(client):
     def fail(*args):
         raise ZeroDivisionError("done")
 
+    async def fails():
+        raise KeyError("its own, which nobody has to fetch")
+
     async def main():
         await client.spawn(pyasync_c.ready(1), fail)
+        with pytest.raises(KeyError):
+            await client.spawn(fails(), fail)
         await turns()
 
     with unraisable() as seen:
         pyasync_c.run(main())
-    assert [str(error) for error in seen] == ["done"]
+    assert [str(error) for error in seen] == ["done", "done"]
 
 
 # ---- descriptors

@@ -201,6 +201,37 @@ def test_pool_leaves_a_job_that_nobody_waits_for(zlib_pool, run):
     run(main())
 
 
+@every_loop
+def test_pool_a_small_result_does_not_wait_for_a_large_job(zlib_pool, run):
+    much, little = os.urandom(30_000_000), zlib.compress(b"x")
+
+    async def main():
+        with zlib_pool.Pool(threads=1) as pool:
+            # All three are queued, and the second one awaited, while the first one runs.
+            first, small = pool.compress(much[:2_000_000]), pool.decompress(little)
+            large = pool.compress(much)
+            assert await small == b"x"
+            assert "complete" in repr(first) and "pending" in repr(large)
+
+    run(main())
+
+
+def test_pool_closed_by_several_threads(zlib_pool):
+    """Its threads are joined once: a second join of the same thread is undefined."""
+    for _ in range(20):
+        pool = zlib_pool.Pool(threads=2)
+        work = [pool.compress(bytes(1_000_000)) for _ in range(2)]
+        closers = [threading.Thread(target=pool.close) for _ in range(4)]
+        for thread in closers:
+            thread.start()
+        for thread in closers:
+            thread.join(LONG)
+            assert not thread.is_alive()
+        with pytest.raises(RuntimeError, match="closed"):
+            pool.compress(b"x")
+        assert all("pending" not in repr(one) for one in work)
+
+
 def test_pool_close(zlib_pool):
     before = threads_of_this_process()
 
@@ -431,6 +462,27 @@ def test_sqlite_a_query_that_was_cancelled_in_the_queue_never_begins(async_sqlit
             assert await db.execute("select * from t") == [(2,)]
 
     pyasync_c.run(asyncio.wait_for(main(), LONG))
+
+
+def test_sqlite_cancelled_before_the_first_step(async_sqlite):
+    """An interrupt by then is none to SQLite: the query would run for hours. Binding parameters, as
+    many as SQLite allows, takes long enough to be met."""
+    query, parameters = ENDLESS + " where i < ?32766", ["x"] * 32766
+
+    async def main():
+        async with await async_sqlite.connect(":memory:") as db:
+            for n in range(100):
+                task = pyasync_c.spawn(db.execute(query, parameters))
+                await turns(1)
+                end = time.perf_counter_ns() + n % 50 * 20_000
+                while time.perf_counter_ns() < end:
+                    pass
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert await asyncio.wait_for(db.execute("select 1"), LONG) == [(1,)]
+
+    pyasync_c.run(main())
 
 
 def test_sqlite_cancelling_races_with_the_end(async_sqlite):

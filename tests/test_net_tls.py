@@ -32,8 +32,8 @@ pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs o
 
 
 @pytest.fixture(scope="module")
-def contexts(tmp_path_factory):
-    """(server's, client's) that trust one certificate, of localhost."""
+def files(tmp_path_factory):
+    """A certificate of localhost, and its key."""
     folder = tmp_path_factory.mktemp("tls")
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     subprocess.run(
@@ -43,9 +43,15 @@ def contexts(tmp_path_factory):
         check=True,
         capture_output=True,
     )
+    return certificate, key
+
+
+@pytest.fixture(scope="module")
+def contexts(files):
+    """(server's, client's) that trust that certificate."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate, key)
-    client = ssl.create_default_context(cafile=certificate)
+    server.load_cert_chain(*files)
+    client = ssl.create_default_context(cafile=files[0])
     return server, client
 
 
@@ -320,6 +326,134 @@ def test_what_has_arrived_may_be_read_after_the_end_was_said(run, contexts):
             assert await server.read() == b""
 
     run(main())
+
+
+@every_loop
+def test_an_error_that_the_end_of_this_side_meets_is_the_next_reads(run, contexts):
+    """Not what an SSLObject says that has failed before: that the stream was cut off."""
+
+    async def main():
+        client, server = await tls_pair(contexts)
+        async with client:
+            await client.write_all(b"good")
+            plain = socket.socket(fileno=os.dup(client.fileno()))
+            plain.send(b"\x17\x03\x03\x00\x20" + bytes(32))  # which nobody has encrypted
+            plain.close()
+            await asyncio.sleep(0.01)
+            assert await server.read(2) == b"go"
+            await server.shutdown()
+            assert await server.read() == b"od"
+            with pytest.raises(ssl.SSLError, match="DECRYPTION_FAILED_OR_BAD_RECORD_MAC"):
+                await server.read()
+            server.close()
+
+    run(main())
+
+
+LINES = [b"first", b"meanwhile", b"last"]
+
+
+class Server:
+    """`openssl s_server`, which can begin a handshake in mid-stream."""
+
+    def __init__(self, certificate, key):
+        self.process = subprocess.Popen(
+            ["openssl", "s_server", "-tls1_2", "-accept", "127.0.0.1:0"]
+            + ["-cert", certificate, "-key", key],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def port(self):
+        for line in self.process.stdout:
+            if line.startswith(b"ACCEPT"):
+                return int(line.rpartition(b":")[2])
+        raise AssertionError("openssl s_server has not begun")
+
+    def say(self, line):
+        self.process.stdin.write(line)
+        self.process.stdin.flush()
+
+    def end(self):
+        self.process.terminate()
+        return self.process.communicate()[0]
+
+
+@every_loop
+@pytest.mark.parametrize("how", ["alone", "beside a reader", "as a proxy"])
+def test_a_write_while_the_other_side_begins_a_handshake(run, files, contexts, how):
+    """It waits for that to end, whoever hears of it: OpenSSL says that it wants to read."""
+    server = Server(*files)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        said = asyncio.Queue()
+        upstream = socket.create_connection(("127.0.0.1", server.port()))
+        ours, theirs = socket.socketpair()
+        for sock in (upstream, theirs):
+            sock.setblocking(False)
+
+        async def there():
+            while data := await loop.sock_recv(theirs, 65536):
+                await loop.sock_sendall(upstream, data)
+
+        async def listen():
+            while data := await loop.sock_recv(upstream, 65536):
+                said.put_nowait(data)
+
+        async def pass_on():
+            while True:
+                await loop.sock_sendall(theirs, await said.get())
+
+        tasks = [asyncio.ensure_future(f()) for f in (there, listen)]
+        passing = asyncio.ensure_future(pass_on())
+        client = await net.TlsStream.wrap(stream_of(ours), contexts[1], server_hostname="localhost")
+        async with client:
+            await client.write_all(b"first\n")
+            near, far = stream_and_socket("unix")
+            if how == "as a proxy":
+                reading = await waiting(net.copy_bidirectional(near, client))
+            else:
+                reading = await waiting(client.read_exactly(7))
+            await cancel(passing)
+            server.say(b"r\n")
+            await loop.sock_sendall(theirs, await said.get())
+            answer = await said.get()  # to what the client has said by now
+            if how == "alone":
+                await cancel(reading)
+            if how == "as a proxy":
+                far.send(b"meanwhile\n")
+                await asyncio.sleep(0.01)
+            else:
+                writing = await waiting(client.write_all(b"meanwhile\n"))
+            await loop.sock_sendall(theirs, answer)
+            passing = asyncio.ensure_future(pass_on())
+            if how != "as a proxy":
+                await writing
+            server.say(b"answer\n")
+            if how == "as a proxy":
+                assert await loop.sock_recv(far, 100) == b"answer\n"
+                await cancel(reading)
+            else:
+                reading = client.read_exactly(7) if how == "alone" else reading
+                assert await reading == b"answer\n"
+            near.close()
+            far.close()
+            await client.write_all(b"last\n")
+            await client.shutdown()
+            assert await client.read() == b""
+        for task in (passing, *tasks):
+            task.cancel()
+        await asyncio.gather(passing, *tasks, return_exceptions=True)
+        upstream.close()
+        theirs.close()
+
+    try:
+        run(main())
+    finally:
+        output = server.end()
+    assert [line for line in output.splitlines() if line in LINES] == LINES
 
 
 @every_loop

@@ -900,6 +900,218 @@ def test_what_precedes_a_forged_record(run):
     run(main)
 
 
+# ── the peer's TCP ends, and much of what it has sent is still to be read ────────────────────
+
+
+class PausesEachTime(Log):
+    def data_received(self, data):
+        super().data_received(data)
+        self.transport.pause_reading()
+
+
+class PausesEachBuffer(BufferedLog):
+    size = 20_000
+
+    def buffer_updated(self, n):
+        super().buffer_updated(n)
+        self.transport.pause_reading()
+
+
+async def send_all_and_end(protocol, peer, data, says_so):
+    """All of it and the end of the peer's TCP are there at once."""
+    records = encrypted(peer, data)
+    if says_so:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            peer.tls.unwrap()
+        records.append(peer.outgoing.read())
+    await send_at_once(protocol, peer, *records)
+    peer.sock.shutdown(socket.SHUT_WR)
+
+
+async def has_ended(transport):
+    """What stands below a paused connection knows of the end."""
+    below = ssl_protocol_of(transport)
+    await until(lambda: below._state is sslproto.SSLProtocolState.FLUSHING)
+
+
+@pytest.mark.parametrize("says_so", [False, True])
+@pytest.mark.parametrize("factory", [PausesEachTime, PausesEachBuffer])
+def test_the_end_while_paused_over_much(run, factory, says_so):
+    """Each time that it is resumed it gets some, and the end comes behind the last."""
+    data = pattern(200_000)[:200_000]
+
+    async def main():
+        async with connected(factory) as (transport, protocol, peer):
+            transport.pause_reading()
+            await send_all_and_end(protocol, peer, data, says_so)
+            await has_ended(transport)
+            while not protocol.lost.done():
+                before = len(protocol.data)
+                assert "eof" not in protocol.events
+                transport.resume_reading()
+                await until(lambda b=before: len(protocol.data) > b or protocol.lost.done())
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                if len(protocol.data) == len(data):
+                    transport.resume_reading()
+                    await protocol.lost
+            assert await protocol.lost is None
+            if run.name == "ours" or factory is PausesEachTime:
+                assert protocol.data == data
+            assert protocol.events[-2:] == ["eof", "lost"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("says_so", [False, True])
+@pytest.mark.parametrize("size", [100, RECORD, 60_000])
+def test_the_end_behind_more_than_a_buffer(size, says_so):
+    """asyncio reads one buffer more, and forgets the rest."""
+    data = pattern(80_000)[:80_000]
+
+    class Sized(BufferedLog):
+        pass
+
+    Sized.size = size
+
+    async def main():
+        async with connected(Sized) as (_, protocol, peer):
+            await send_all_and_end(protocol, peer, data, says_so)
+            assert await protocol.lost is None
+            assert protocol.data == data
+            assert protocol.events[-2:] == ["eof", "lost"] and protocol.events.count("eof") == 1
+
+    run_ours(main)
+
+
+def test_the_end_over_a_read_that_is_queued(run):
+    """Paused in its second buffer, with the read of a third one queued: that is not for nobody."""
+    data = pattern(60_000)[:60_000]
+
+    class PausesInTheSecond(BufferedLog):
+        size = 20_000
+
+        def buffer_updated(self, n):
+            super().buffer_updated(n)
+            if self.events.count("data") == 2:
+                self.transport.pause_reading()
+
+    async def main():
+        async with connected(PausesInTheSecond) as (transport, protocol, peer):
+            await send_all_and_end(protocol, peer, data, False)
+            await has_ended(transport)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert protocol.data == data[:40_000]
+            transport.resume_reading()
+            assert await protocol.lost is None
+            assert protocol.data == data
+
+    run(main)
+
+
+@pytest.mark.parametrize("factory", [PausesEachTime, PausesEachBuffer])
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize("ends", ["close", "abort"])
+def test_closed_over_what_is_left_behind_the_end(factory, within, ends):
+    """asyncio waits for resume_reading() then, and abort() is an error to it."""
+    seen = []
+
+    class Ends(factory):
+        def end(self):
+            getattr(self.transport, ends)()
+
+        def data_received(self, data):
+            super().data_received(data)
+            self.end()
+
+        def buffer_updated(self, n):
+            super().buffer_updated(n)
+            self.end()
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, c: seen.append(c))
+        async with connected(Ends) as (transport, protocol, peer):
+            transport.pause_reading()
+            await send_all_and_end(protocol, peer, bytes(200_000), False)
+            await has_ended(transport)
+            if within:
+                transport.resume_reading()
+            else:
+                protocol.end()
+            assert await protocol.lost is None
+            assert protocol.events.count("data") == within
+            assert protocol.events.count("eof") == (ends == "close")
+
+    run_ours(main)
+    assert seen == []
+
+
+def test_another_kind_of_protocol_behind_the_end():
+    """Put in its place in the middle of what is left: each has its part."""
+    data = pattern(200_000)[:200_000]
+
+    class HandsOver(BufferedLog):
+        size = RECORD
+
+        def buffer_updated(self, n):
+            super().buffer_updated(n)
+            self.transport.set_protocol(self.other)
+
+    async def main():
+        async with connected(HandsOver) as (transport, protocol, peer):
+            protocol.other = Log()
+            transport.pause_reading()
+            await send_all_and_end(protocol, peer, data, True)
+            await has_ended(transport)
+            transport.resume_reading()
+            assert await protocol.other.lost is None
+            assert protocol.data + protocol.other.data == data
+            protocol.lost.set_result(None)
+
+    run_ours(main)
+
+
+def test_closed_within_the_first_buffer():
+    """asyncio breaks off over the other buffers, which nobody takes any more."""
+
+    class Closes(BufferedLog):
+        def buffer_updated(self, n):
+            super().buffer_updated(n)
+            self.transport.write(b"answer")
+            self.transport.close()
+
+    async def main():
+        async with connected(Closes) as (_, protocol, peer):
+            await send_at_once(protocol, peer, peer.record(bytes(50_000)))
+            assert await peer.exactly(6) == b"answer"
+            assert await peer.exactly(1) == b""
+            await peer.until_done(peer.tls.unwrap)
+            await peer.flush()
+            assert await protocol.lost is None
+            assert len(protocol.data) == protocol.size
+
+    run_ours(main)
+
+
+def test_paused_again_over_what_is_left_of_a_closed_connection(run):
+    """resume_reading() and close() at once: what is left comes in pieces, and it pauses in one."""
+
+    async def main():
+        async with connected(PausesEachTime) as (transport, protocol, peer):
+            transport.pause_reading()
+            await send_at_once(protocol, peer, *encrypted(peer, bytes(150_000)))
+            await until(lambda: transport.get_read_buffer_size() > 150_000)
+            transport.resume_reading()
+            transport.close()
+            assert await peer.exactly(1) == b""
+            await peer.until_done(peer.tls.unwrap)
+            await peer.flush()
+            assert await protocol.lost is None
+
+    run(main)
+
+
 # ── callbacks that do things ─────────────────────────────────────────────────────────────────
 
 

@@ -44,7 +44,8 @@ claim(struct pac_promise *p)
     uint32_t now = pac_atomic_load(&p->state, PAC_RELAXED);
     do {
         if (now & CLAIMED) {
-            return PAC_FULL;
+            /* By one that came too late itself, perhaps: then it was given up, not kept. */
+            return (now & GIVEN_UP) && !(now & OUTCOME) ? PAC_CLOSED : PAC_FULL;
         }
         if (now & GIVEN_UP) {
             return PAC_CLOSED;

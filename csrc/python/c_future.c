@@ -36,6 +36,16 @@ result_of(CFutureObject *self, PyObject **value)
         }
         return -1;
     }
+    if (PyErr_Occurred()) {
+        Py_CLEAR(*value);
+        PyObject *cause = PyErr_GetRaisedException();
+        PyErr_SetString(PyExc_SystemError,
+                        "a C future's result returned a result with an exception set");
+        PyObject *error = PyErr_GetRaisedException();
+        PyException_SetCause(error, cause);
+        PyErr_SetRaisedException(error);
+        return -1;
+    }
     return 1;
 }
 

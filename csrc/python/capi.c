@@ -160,16 +160,25 @@ struct spawned {
 
 static const char spawned_name[] = "pyasync_c.spawned";
 
+/* With the exception set if `result` is NULL, which may be left to be forgotten; any other is done's. */
 static void
 spawned_tell(struct spawned *s, PyObject *result)
 {
     void (*done)(void *, PyObject *) = s->done;
+    PyObject *given = NULL;
+    if (result == NULL) {
+        given = PyErr_GetRaisedException();
+        PyErr_SetRaisedException(Py_NewRef(given));
+    }
     s->done = NULL;
     done(s->data, result);
-    if (PyErr_Occurred() && result != NULL) {
+    PyObject *raised = PyErr_GetRaisedException();
+    if (raised != NULL && raised != given) {
+        PyErr_SetRaisedException(Py_NewRef(raised));
         PyErr_WriteUnraisable(NULL);
     }
-    PyErr_Clear();
+    Py_XDECREF(raised);
+    Py_XDECREF(given);
 }
 
 static void

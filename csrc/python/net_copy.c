@@ -113,6 +113,9 @@ write_ahead(struct direction *d)
         pacpy_ahead_consume(d->from, count);
         d->copied += count;
     }
+    if (d->to->is_tls) {
+        d->writable.interest = pacpy_tls_write_waits_for(d->to);
+    }
     return pacpy_stream_answer(status);
 }
 
@@ -199,6 +202,7 @@ take_step(CopyObject *self, struct direction *d, struct pac_context *cx, struct 
     *wait = &d->writable;
     if (d->to->is_tls) {
         /* What has been encrypted goes before anything else is waited for. */
+        d->writable.interest = PAC_WRITABLE;
         int done = pacpy_stream_answer(pacpy_tls_flush(d->to));
         if (done <= 0) {
             return done;

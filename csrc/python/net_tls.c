@@ -12,6 +12,9 @@
  * SSLObject may have decrypted or encrypted in a call that has failed nobody can know; such a stream
  * says at each further read and write that its connection is broken.
  *
+ * Who writes waits for room, but for a handshake in mid-stream: then it waits to receive, as a reader
+ * does beside it, and reads ahead what has come for that one.
+ *
  * Unlike other sockets, one of these refers to Python objects that may refer to anything (an
  * SSLContext has callbacks), so the collector knows it and its operations. */
 #include "net_read.h"
@@ -27,6 +30,7 @@ enum {
     RECORD_COST = 22,   /* what a record of TLS 1.3 adds to its plain bytes */
     /* Is received at once of one who sends much: a piece, in whole records if they are of TLS 1.3. */
     MUCH = PACPY_PIECE / PACPY_RECORD_MAX * (PACPY_RECORD_MAX + RECORD_COST),
+    AHEAD_MAX = 1048576, /* the most that is read ahead while a write waits for the other side */
 };
 
 typedef struct {
@@ -41,6 +45,7 @@ typedef struct {
     bool may_have_output; /* the SSLObject was called: look into `outgoing` */
     bool receives_much;   /* what came last time was more than scratch memory holds */
     bool has_ended;       /* the other side has said that it will send no more */
+    bool writes_wait;     /* for what the other side says: it has begun a handshake in mid-stream */
 } TlsObject;
 
 /* Call a method of the SSLObject. */
@@ -368,30 +373,7 @@ pacpy_tls_read_much(StreamObject *s, size_t wanted, PyObject **value)
     return pacpy_stream_answer(status);
 }
 
-enum pac_status
-pacpy_tls_write(StreamObject *s, const void *bytes, size_t size, size_t *count)
-{
-    TlsObject *self = (TlsObject *)s;
-    *count = 0;
-    enum pac_status status = pacpy_tls_flush(s);
-    if (status != PAC_OK || size == 0) {
-        return status;
-    }
-    if (PAC_UNLIKELY(self->ssl.may_lack)) {
-        return broken();
-    }
-    Py_ssize_t chunk = (Py_ssize_t)(size < CHUNK_MAX ? size : CHUNK_MAX);
-    self->may_have_output = true;
-    Py_ssize_t written = pacpy_ssl_write(s->socket.st, &self->ssl, bytes, chunk);
-    if (written < 0) {
-        flush_if_possible(s);
-        return PAC_OS_ERROR;
-    }
-    *count = (size_t)written;
-    return PAC_OK;
-}
-
-/* Read what is decrypted already: it could not be read after the end of this side was said. 0 or -1. */
+/* Read ahead what is decrypted or can be. An error of the connection's is for who reads. 0 or -1. */
 static int
 save_decrypted(TlsObject *self)
 {
@@ -407,7 +389,10 @@ save_decrypted(TlsObject *self)
             read_decrypted(self, PyBytes_AS_STRING(all) + have, PACPY_RECORD_MAX, &count);
         if (status != PAC_OK || count == 0) {
             Py_DECREF(all);
-            return status == PAC_OS_ERROR ? -1 : 0;
+            if (status == PAC_OS_ERROR && PyErr_ExceptionMatches(PyExc_OSError)) {
+                Py_XSETREF(self->failed, PyErr_GetRaisedException());
+            }
+            return status == PAC_OS_ERROR && PyErr_Occurred() ? -1 : 0;
         }
         if (have > 0) {
             memcpy(PyBytes_AS_STRING(all), pacpy_ahead(s), have);
@@ -418,6 +403,68 @@ save_decrypted(TlsObject *self)
     }
 }
 
+/* The SSLObject encrypts nothing until it has heard more: up to TLS 1.2 the other side may begin a
+ * handshake in mid-stream. Whoever comes first receives, and what has come for a reader meanwhile is
+ * read ahead. A reader that waits is woken by the same event. PAC_OK: something has come. */
+static enum pac_status
+listen_to_write(TlsObject *self)
+{
+    StreamObject *s = &self->stream;
+    enum pac_status status = pacpy_tls_flush(s);
+    if (status != PAC_OK) {
+        return status;
+    }
+    status = feed(self);
+    if (status == PAC_WOULD_BLOCK) {
+        self->writes_wait = true;
+    }
+    if (status != PAC_OK) {
+        return status;
+    }
+    if (save_decrypted(self) < 0) {
+        return PAC_OS_ERROR;
+    }
+    return pacpy_ahead_size(s) > AHEAD_MAX ? broken() : PAC_OK;
+}
+
+enum pac_status
+pacpy_tls_write(StreamObject *s, const void *bytes, size_t size, size_t *count)
+{
+    TlsObject *self = (TlsObject *)s;
+    *count = 0;
+    self->writes_wait = false;
+    enum pac_status status = pacpy_tls_flush(s);
+    if (status != PAC_OK || size == 0) {
+        return status;
+    }
+    if (PAC_UNLIKELY(self->ssl.may_lack)) {
+        return broken();
+    }
+    Py_ssize_t chunk = (Py_ssize_t)(size < CHUNK_MAX ? size : CHUNK_MAX);
+    for (;;) {
+        self->may_have_output = true;
+        Py_ssize_t written = pacpy_ssl_write(s->socket.st, &self->ssl, bytes, chunk);
+        if (written >= 0) {
+            *count = (size_t)written;
+            return PAC_OK;
+        }
+        if (!caught(self->want_read)) {
+            flush_if_possible(s);
+            return PAC_OS_ERROR;
+        }
+        status = listen_to_write(self);
+        if (status != PAC_OK) {
+            return status;
+        }
+    }
+}
+
+unsigned
+pacpy_tls_write_waits_for(StreamObject *s)
+{
+    return ((TlsObject *)s)->writes_wait ? PAC_READABLE : PAC_WRITABLE;
+}
+
 enum pac_status
 pacpy_tls_shutdown(StreamObject *s)
 {
@@ -426,8 +473,9 @@ pacpy_tls_shutdown(StreamObject *s)
     if (status != PAC_OK) {
         return status;
     }
-    if (save_decrypted(self) < 0 && !caught(PyExc_OSError)) {
-        return PAC_OS_ERROR; /* what reading meets is for who reads */
+    if (save_decrypted(self) <
+        0) { /* which could not be read after the end of this side was said */
+        return PAC_OS_ERROR;
     }
     PyObject *done = call_ssl(self, s->socket.st->str_unwrap);
     Py_XDECREF(done);

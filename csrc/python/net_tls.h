@@ -9,6 +9,9 @@
 enum pac_status pacpy_tls_read(StreamObject *s, void *buffer, size_t size, size_t *count);
 enum pac_status pacpy_tls_write(StreamObject *s, const void *bytes, size_t size, size_t *count);
 
+/* What a write has to wait for that would block: room, or in a handshake what the other side says. */
+unsigned pacpy_tls_write_waits_for(StreamObject *s);
+
 /* Read as much as is there, `wanted` bytes at most and more than a record if it can be, into an object
  * of its own, while nothing was read ahead. As a step: 1 and *value, 0 or -1. */
 int pacpy_tls_read_much(StreamObject *s, size_t wanted, PyObject **value);

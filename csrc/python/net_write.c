@@ -303,9 +303,13 @@ write_parts(WriteObject *self, StreamObject *s, size_t *count)
 
 /* All that a TlsStream has encrypted has to go. */
 static inline int
-flush(StreamObject *s)
+flush(WriteObject *self, StreamObject *s)
 {
-    return PAC_LIKELY(!s->is_tls) ? 1 : pacpy_stream_answer(pacpy_tls_flush(s));
+    if (PAC_LIKELY(!s->is_tls)) {
+        return 1;
+    }
+    self->base.ready.interest = PAC_WRITABLE;
+    return pacpy_stream_answer(pacpy_tls_flush(s));
 }
 
 /* Write some of what is left: 1; 0: there is no room now; -1. */
@@ -322,6 +326,9 @@ write_some(WriteObject *self, StreamObject *s)
         self->written += (Py_ssize_t)count;
         return 1;
     }
+    if (PAC_UNLIKELY(s->is_tls)) {
+        self->base.ready.interest = pacpy_tls_write_waits_for(s);
+    }
     return pacpy_stream_answer(status);
 }
 
@@ -334,7 +341,7 @@ step_write(WriteObject *self, StreamObject *s, PyObject **value)
             return done;
         }
     }
-    int done = flush(s);
+    int done = flush(self, s);
     if (done > 0) {
         *value = PyLong_FromSsize_t(self->written);
     }
@@ -350,7 +357,7 @@ step_write_all(WriteObject *self, StreamObject *s, PyObject **value)
             return done;
         }
     }
-    int done = flush(s);
+    int done = flush(self, s);
     if (done > 0) {
         *value = Py_NewRef(Py_None);
     }
@@ -408,9 +415,9 @@ ask_for_room(int fd)
 }
 
 static int
-step_writable(WriteObject *Py_UNUSED(self), StreamObject *s, PyObject **value)
+step_writable(WriteObject *self, StreamObject *s, PyObject **value)
 {
-    int done = flush(s);
+    int done = flush(self, s);
     if (done > 0) {
         done = pacpy_stream_answer(pacpy_socket_look(&s->socket, PAC_WRITABLE, ask_for_room));
     }

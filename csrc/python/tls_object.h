@@ -22,6 +22,7 @@
     X(app_writing_paused)  \
     X(ssl_reading_paused)  \
     X(ssl_writing_paused)  \
+    X(eof_received)        \
     X(app_protocol_is_buffer)
 
 typedef struct {

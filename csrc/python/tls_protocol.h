@@ -14,7 +14,10 @@
  *     there is nothing is an exception;
  *   - a connection has no receive buffer of its own: its transport receives into the loop's;
  *   - writelines() is one write, so that small parts share a record;
- *   - what has been decrypted before a record that is broken is delivered before the error. */
+ *   - what has been decrypted before a record that is broken is delivered before the error;
+ *   - if the peer's TCP ends over what has not been read, all of that is delivered first, in as many
+ *     pieces or buffers as it takes, and as often as the protocol pauses; or it closes, and ends it;
+ *   - what a protocol that closes has not read does not break the connection off. */
 #ifndef PACPY_TLS_PROTOCOL_H
 #define PACPY_TLS_PROTOCOL_H
 

@@ -8,8 +8,8 @@
  * asyncio gives a protocol all that has come in one bytes object, of up to 256 KiB. Blocks of that size
  * go back to the system when they are freed, and so does what an answer is encrypted into: each page
  * was cleared anew, which cost a third of the time. So a piece is delivered before the next one is
- * decrypted. A protocol that pauses within one gets the next one when it resumes; of one that closes
- * or aborts, what is left is nobody's. */
+ * decrypted. A protocol that pauses within one gets the next one when it resumes, also if the peer's TCP
+ * has ended meanwhile; of one that closes or aborts, what is left is nobody's. */
 #include "tls_object.h"
 
 #include "stream_reader.h"
@@ -242,6 +242,7 @@ read_on_later(TlsProtocolObject *self)
     return handle == NULL ? -1 : 0;
 }
 
+/* As much as the protocol's buffer holds. 1: there may be more, which nobody reads later; 0, or -1. */
 static int
 read_buffered(TlsProtocolObject *self)
 {
@@ -250,13 +251,13 @@ read_buffered(TlsProtocolObject *self)
         return -1;
     }
     Py_ssize_t size = view.len, count;
-    bool ended = false;
+    bool ended = false, later = self->state == self->st->ssl_WRAPPED;
     int result = fill(self, view.buf, size, 1, &count, &ended);
     PyObject *error = result < 0 ? PyErr_GetRaisedException() : NULL;
     PyBuffer_Release(&view);
     if (result == 0 && count == size) {
         result = has_more(self);
-        result = result > 0 ? read_on_later(self) : result;
+        result = result > 0 && later ? read_on_later(self) : result;
         error = result < 0 ? PyErr_GetRaisedException() : NULL;
     }
     if (count > 0) {
@@ -271,7 +272,7 @@ read_buffered(TlsProtocolObject *self)
         PyErr_SetRaisedException(error);
         return -1;
     }
-    return ended ? end_of_stream(self) : 0;
+    return ended ? end_of_stream(self) : result > 0 && !later;
 }
 
 /* Read all there is, or a piece of it if more than `hint` tells of one record has come, and hand it on.
@@ -302,6 +303,7 @@ may_go_on(TlsProtocolObject *self)
     return self->state != NULL && is_open && !self->app_reading_paused;
 }
 
+/* A piece, or all. 1: there may be more; 0, or -1. */
 static int
 read_copied(TlsProtocolObject *self, size_t hint)
 {
@@ -309,21 +311,24 @@ read_copied(TlsProtocolObject *self, size_t hint)
     if (self->feeds_reader) {
         p.reader = pacpy_reader_of_protocol(self->st, self->app_protocol);
     }
-    bool goes_on;
-    int more;
-    do {
-        Py_ssize_t waits = hint > 0 ? 0 : pacpy_bio_pending(self->st, self->ssl.incoming);
-        more = waits < 0 ? -1 : read_and_deliver(self, &p, hint > 0 ? hint : (size_t)waits);
-        hint = 0;
-        goes_on = more > 0 && may_go_on(self);
-    } while (goes_on && !self->app_protocol_is_buffer);
+    Py_ssize_t waits = hint > 0 ? 0 : pacpy_bio_pending(self->st, self->ssl.incoming);
+    int more = waits < 0 ? -1 : read_and_deliver(self, &p, hint > 0 ? hint : (size_t)waits);
     Py_XDECREF(p.reader);
     Py_XDECREF(p.data);
     Py_XDECREF(p.list);
-    if (goes_on) {
-        return read_buffered(self); /* the protocol has put another one in its place */
-    }
-    return more < 0 ? -1 : p.ended ? end_of_stream(self) : 0;
+    return more >= 0 && p.ended ? end_of_stream(self) : more;
+}
+
+/* Piece by piece, or buffer by buffer, whichever the protocol in place wants. As read_copied(). */
+static int
+read_on(TlsProtocolObject *self, size_t hint)
+{
+    int more;
+    do {
+        more = self->app_protocol_is_buffer ? read_buffered(self) : read_copied(self, hint);
+        hint = 0;
+    } while (more > 0 && may_go_on(self));
+    return more;
 }
 
 /* Decrypt what is left for nobody, of a connection that is being closed: unwrap() would fail over it,
@@ -342,15 +347,25 @@ read_and_forget(TlsProtocolObject *self)
     return ended ? end_of_stream(self) : 0;
 }
 
+/* Is it this side that ends the connection, so that nobody wants what is left? If the peer's TCP has
+ * ended, what it has sent before is read first. */
+static bool
+is_closing(TlsProtocolObject *self)
+{
+    return self->state == self->st->ssl_FLUSHING && !self->eof_received;
+}
+
 static int
 read_and_answer(TlsProtocolObject *self, size_t hint)
 {
-    bool is_closing = self->state == self->st->ssl_FLUSHING;
-    bool forgets = is_closing && (self->app_reading_paused || self->delivering);
+    bool takes_no_more =
+        self->app_reading_paused || self->delivering || self->app_protocol_is_buffer;
+    bool forgets = is_closing(self) && takes_no_more;
     if (forgets || !self->app_reading_paused) {
-        int done = forgets                        ? read_and_forget(self)
-                   : self->app_protocol_is_buffer ? read_buffered(self)
-                                                  : read_copied(self, hint);
+        int done = forgets ? read_and_forget(self) : read_on(self, hint);
+        if (done > 0 && is_closing(self)) {
+            done = read_and_forget(self); /* it has paused over the rest */
+        }
         int waits = done < 0 ? -1 : pacpy_tls_has_backlog(self);
         if (waits < 0 || (waits > 0 ? pacpy_tls_call(self, self->st->str__do_write)
                                     : pacpy_tls_process_outgoing(self)) < 0) {

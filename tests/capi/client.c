@@ -469,6 +469,13 @@ no_result(struct pyasync_c_future *f)
     return NULL;
 }
 
+static PyObject *
+both_results(struct pyasync_c_future *f)
+{
+    PyErr_SetString(PyExc_ValueError, "beside a result");
+    return PyLong_FromLong(1);
+}
+
 static const struct pyasync_c_future_vtable countdown_vtable = {countdown_poll, countdown_drop};
 static const struct pyasync_c_future_vtable half_vtables[] = {{NULL, countdown_drop},
                                                               {countdown_poll, NULL}};
@@ -488,7 +495,8 @@ countdown(PyObject *module, PyObject *args)
     self->answers = answers;
     return api->future_to_object(&self->future, result == 0   ? countdown_result
                                                 : result == 1 ? NULL
-                                                              : no_result);
+                                                : result == 2 ? no_result
+                                                              : both_results);
 }
 
 static PyObject *

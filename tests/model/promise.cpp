@@ -86,12 +86,14 @@ struct keep_and_await : Model<keep_and_await, 2> {
     }
 };
 
-/* The future looks once and goes. */
+/* The future looks once and goes. Who tries again is told the same: it was kept, or given up. */
 struct keep_and_give_up : Model<keep_and_give_up, 2> {
     void thread(unsigned index)
     {
         if (index == 0) {
-            (void)keep();
+            bool kept = keep();
+            enum pac_status again = pac_promise_complete(&promise, &item, NULL);
+            RL_ASSERT(again == (kept ? PAC_FULL : PAC_CLOSED));
             drop_handle();
             return;
         }

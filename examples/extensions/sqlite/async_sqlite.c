@@ -273,6 +273,14 @@ collect(struct request *r, sqlite3_stmt *statement)
     return SQLITE_ROW;
 }
 
+/* sqlite3_interrupt does nothing before the statement has begun, and whoever cancels cannot know: so
+ * SQLite asks now and then. */
+static int
+is_cancelled(void *promise)
+{
+    return api->promise_is_over(promise);
+}
+
 static void
 run_execute(struct request *r)
 {
@@ -296,12 +304,14 @@ run_execute(struct request *r)
     }
     if (code == SQLITE_OK && statement != NULL) {
         r->columns = sqlite3_column_count(statement);
+        sqlite3_progress_handler(db, 10000, is_cancelled, r->promise);
         while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
             code = collect(r, statement);
             if (code != SQLITE_ROW) {
                 break;
             }
         }
+        sqlite3_progress_handler(db, 0, NULL, NULL);
     }
     if (code != SQLITE_OK && code != SQLITE_DONE) {
         request_fail(r, code, code == SQLITE_NOMEM ? "out of memory" : sqlite3_errmsg(db));

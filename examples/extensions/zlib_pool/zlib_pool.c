@@ -22,7 +22,8 @@ static const struct pyasync_c_api *api;
 enum {
     CHUNK = 256 * 1024, /* bytes between two looks whether anybody still waits */
     BATCH_JOBS = 64,
-    BATCH_NS = 100000, /* a result does not wait longer than this for the next one */
+    BATCH_NS = 100000, /* a result does not wait longer than this for the next one to begin, */
+    SMALL = 16 * 1024, /* nor for one of more input than this to end */
     THREADS_MAX = 256,
 };
 
@@ -186,6 +187,10 @@ thread_run(void *arg)
         uint64_t begin = clock_ns();
         api->batch_begin(&batch);
         for (int i = 0; job != NULL; i++) {
+            if (job->input.len > SMALL) {
+                api->batch_end(&batch);
+                api->batch_begin(&batch);
+            }
             job_run(job, &batch);
             bool go_on = i < BATCH_JOBS && clock_ns() - begin < BATCH_NS;
             job = go_on ? pool_take(pool, false) : NULL;
@@ -258,19 +263,20 @@ static void
 pool_close(PoolObject *self)
 {
     struct pool *pool = &self->pool;
-    if (self->thread_count == 0 || self->pid != getpid()) {
+    int count = self->thread_count;
+    if (count == 0 || self->pid != getpid()) {
         return; /* closed, or in a fork's child: the threads are the parent's */
     }
+    self->thread_count = 0; /* another thread may close it while this one waits */
     Py_BEGIN_ALLOW_THREADS;
     pthread_mutex_lock(&pool->mutex);
     pool->closing = true;
     pthread_cond_broadcast(&pool->changed);
     pthread_mutex_unlock(&pool->mutex);
-    for (int i = 0; i < self->thread_count; i++) {
+    for (int i = 0; i < count; i++) {
         pthread_join(self->threads[i], NULL);
     }
     Py_END_ALLOW_THREADS;
-    self->thread_count = 0;
     while (pool->first != NULL) {
         struct job *job = pool->first;
         pool->first = job->next;
