@@ -36,7 +36,7 @@ from helpers import (
     turns,
     until,
 )
-from net_testing import plain_pair
+from net_testing import plain_pair, send_in_two
 
 import pyasync_c
 
@@ -1430,3 +1430,50 @@ for streams in (False, True):
 def test_out_of_memory():
     pytest.importorskip("_testcapi")
     assert python(OUT_OF_MEMORY).count("survived") == 2
+
+
+# ── what the kernel gives in two reads ───────────────────────────────────────────────────────
+
+
+class BufferedLog(Log, asyncio.BufferedProtocol):
+    def get_buffer(self, hint):
+        self.memory = bytearray(100)
+        return self.memory
+
+    def buffer_updated(self, count):
+        self.data += self.memory[:count]
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("factory", [Log, BufferedLog])
+def test_what_the_kernel_gives_in_two_reads(run, kind, factory):
+    async def main():
+        ours, peer = plain_pair(kind)
+        with peer:
+            send_in_two(kind, peer)
+            loop = asyncio.get_running_loop()
+            transport, protocol = await loop.connect_accepted_socket(factory, ours)
+            await until(lambda: protocol.data == b"abcdef")
+            transport.close()
+            await protocol.lost
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_large_messages_that_the_kernel_gives_in_two_reads(run, kind):
+    """Received into bytes of the size that is expected."""
+
+    async def main():
+        ours, peer = plain_pair(kind)
+        with peer:
+            loop = asyncio.get_running_loop()
+            transport, protocol = await loop.connect_accepted_socket(Log, ours)
+            peer.sendall(bytes(50_000))
+            await until(lambda: len(protocol.data) == 50_000)
+            send_in_two(kind, peer)
+            await until(lambda: protocol.data.endswith(b"abcdef"))
+            transport.close()
+            await protocol.lost
+
+    run(main)
