@@ -1477,3 +1477,42 @@ def test_large_messages_that_the_kernel_gives_in_two_reads(run, kind):
             await protocol.lost
 
     run(main)
+
+
+# ── who is accepted ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("own_transports", [False, True])
+def test_a_peer_that_resets_before_it_is_accepted_has_a_name(new_loop, own_transports):
+    names = []
+
+    class Named(asyncio.Protocol):
+        def connection_made(self, transport):
+            names.append(transport.get_extra_info("peername"))
+
+    def make():
+        loop = new_loop()
+        if own_transports and isinstance(loop, pyasync_c.EventLoop):
+            loop.close()
+
+            class Loop(type(loop)):
+                def _make_socket_transport(self, *args, **kwargs):
+                    return super()._make_socket_transport(*args, **kwargs)
+
+            loop = Loop()
+        loop.set_debug(True)
+        return loop
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Named, "127.0.0.1", 0)
+        async with server:
+            peer = socket.create_connection(server.sockets[0].getsockname())
+            name = peer.getsockname()
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            await until(lambda: names)
+            assert names == [name]
+            await turns()
+
+    run_on(make, main)

@@ -256,15 +256,19 @@ pac_io_writev(struct pac_io *io, const struct iovec *parts, size_t part_count, s
 }
 
 enum pac_status
-pac_io_accept(struct pac_io *io, int *fd)
+pac_io_accept(struct pac_io *io, int *fd, struct sockaddr *address, unsigned *size)
 {
     uint32_t tick;
+    unsigned room = size == NULL ? 0 : *size;
     enum pac_status status = pac_io_begin(io, PAC_READABLE, &tick);
     if (status != PAC_OK) {
         return status;
     }
     do {
-        *fd = accept4(io->source.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (size != NULL) {
+            *size = room;
+        }
+        *fd = accept4(io->source.fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         status = pac_io_end(io, PAC_READABLE, tick, *fd, 0);
     } while (status == PAC_INTERRUPTED);
     return status;

@@ -23,6 +23,7 @@
 #include "waitlist.h"
 
 struct iovec;
+struct sockaddr;
 
 /* What a short read or write says. */
 enum pac_io_kind {
@@ -105,8 +106,10 @@ PAC_MUST_USE enum pac_status pac_io_readv(struct pac_io *io, const struct iovec 
 PAC_MUST_USE enum pac_status pac_io_writev(struct pac_io *io, const struct iovec *parts,
                                            size_t part_count, size_t total, size_t *count);
 
-/* A connection of a listening socket: non-blocking, closed on exec, the caller's. */
-PAC_MUST_USE enum pac_status pac_io_accept(struct pac_io *io, int *fd);
+/* A connection of a listening socket: non-blocking, closed on exec, the caller's. Where it comes from
+ * into the *size bytes of `address`, as accept(2) has it; both may be NULL. */
+PAC_MUST_USE enum pac_status pac_io_accept(struct pac_io *io, int *fd, struct sockaddr *address,
+                                           unsigned *size);
 
 /* ---- waiting -------------------------------------------------------------------------------- */
 

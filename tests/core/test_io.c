@@ -389,21 +389,25 @@ a_listener_accepts_what_is_there(void)
     CHECK_INT(getsockname(listener, (struct sockaddr *)&address, &length), 0);
     CHECK_INT(listen(listener, 8), 0);
     CHECK_INT(pac_io_open(&io, &reactor, listener, PAC_IO_OTHER, PAC_READABLE), PAC_OK);
-    CHECK_INT(pac_io_accept(&io, &fd), PAC_WOULD_BLOCK);
+    CHECK_INT(pac_io_accept(&io, &fd, NULL, NULL), PAC_WOULD_BLOCK);
     for (int i = 0; i < 3; i++) {
         clients[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         CHECK_INT(connect(clients[i], (struct sockaddr *)&address, length), 0);
     }
-    CHECK_INT(pac_io_accept(&io, &fd), PAC_WOULD_BLOCK);
+    CHECK_INT(pac_io_accept(&io, &fd, NULL, NULL), PAC_WOULD_BLOCK);
     look();
     for (int i = 0; i < 3; i++) {
-        CHECK_INT(pac_io_accept(&io, &fd), PAC_OK);
+        struct sockaddr_un from;
+        socklen_t size = sizeof from;
+        CHECK_INT(pac_io_accept(&io, &fd, (struct sockaddr *)&from, &size), PAC_OK);
+        CHECK_INT(size, sizeof(sa_family_t));
+        CHECK_INT(from.sun_family, AF_UNIX);
         CHECK(fcntl(fd, F_GETFL) & O_NONBLOCK);
         CHECK(fcntl(fd, F_GETFD) & FD_CLOEXEC);
         close(fd);
         close(clients[i]);
     }
-    CHECK_INT(pac_io_accept(&io, &fd), PAC_WOULD_BLOCK);
+    CHECK_INT(pac_io_accept(&io, &fd, NULL, NULL), PAC_WOULD_BLOCK);
     pac_io_close(&io);
     close(listener);
     pac_reactor_fini(&reactor);
@@ -543,7 +547,7 @@ closing_wakes_all_and_refuses_operations(void)
     CHECK_INT(poll(&writer), PAC_READY);
     read_some(1, PAC_CLOSED);
     write_some(1, PAC_CLOSED);
-    CHECK_INT(pac_io_accept(&io, &fd), PAC_CLOSED);
+    CHECK_INT(pac_io_accept(&io, &fd, NULL, NULL), PAC_CLOSED);
     CHECK_INT(pac_io_begin(&io, PAC_READABLE, &tick), PAC_CLOSED);
     errno = EAGAIN;
     CHECK_INT(pac_io_end(&io, PAC_READABLE, tick, -1, 1), PAC_WOULD_BLOCK);
