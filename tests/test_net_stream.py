@@ -83,6 +83,22 @@ def test_read_of_much(run):
 
 @every_loop
 @every_kind
+def test_empty_parts_are_no_write(run, kind):
+    """More of them than go in one system call."""
+
+    async def main():
+        stream, peer = stream_and_socket(kind)
+        async with stream:
+            assert await stream.write([b""] * 3000 + [b"hello"]) == 5
+            assert await take(peer, 5) == b"hello"
+            assert await stream.write([b""] * 3000) == 0
+        peer.close()
+
+    run(main())
+
+
+@every_loop
+@every_kind
 def test_what_the_kernel_gives_in_two_reads(run, kind):
     async def main():
         stream, peer = stream_and_socket(kind)
