@@ -1516,3 +1516,36 @@ def test_a_peer_that_resets_before_it_is_accepted_has_a_name(new_loop, own_trans
             await turns()
 
     run_on(make, main)
+
+
+# ── what is written while it ends ────────────────────────────────────────────────────────────
+
+
+def test_lines_that_abort_their_transport_are_not_written(our_run):
+    async def main():
+        async with connected() as (transport, protocol, peer):
+
+            def lines():
+                yield b"one"
+                transport.abort()
+                yield b"two"
+
+            transport.writelines(lines())
+            assert transport.get_write_buffer_size() == 0
+            assert await protocol.lost is None
+            assert await receive(peer) == b""
+
+    our_run(main)
+
+
+def test_many_lines_are_written_at_once(run):
+    """More of them than go in one system call."""
+
+    async def main():
+        async with connected() as (transport, _, peer):
+            transport.set_write_buffer_limits(0)
+            transport.writelines([b"%3d" % i for i in range(300)])
+            assert transport.get_write_buffer_size() == 0
+            assert await receive(peer, 900) == b"".join(b"%3d" % i for i in range(300))
+
+    run(main)

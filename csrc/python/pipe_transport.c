@@ -187,18 +187,24 @@ static const struct pacpy_transport_vtable write_vtable = {
     .is_pipe = true,
 };
 
+static bool
+has_ended(const TransportObject *t)
+{
+    return t->closing || t->loop == NULL;
+}
+
 static PyObject *
 WritePipe_write(PyObject *op, PyObject *data)
 {
     TransportObject *t = (TransportObject *)op;
-    return pacpy_writer_write(t, &pipe_of(t)->writer, data, t->closing || t->loop == NULL);
+    return pacpy_writer_write(t, &pipe_of(t)->writer, data, has_ended);
 }
 
 static PyObject *
 WritePipe_writelines(PyObject *op, PyObject *list)
 {
     TransportObject *t = (TransportObject *)op;
-    return pacpy_writer_writelines(t, &pipe_of(t)->writer, list, t->closing || t->loop == NULL);
+    return pacpy_writer_writelines(t, &pipe_of(t)->writer, list, has_ended);
 }
 
 /* The end of what is written to a pipe is its being closed. */

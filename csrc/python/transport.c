@@ -490,7 +490,7 @@ pacpy_transport_maybe_resume(TransportObject *t)
     PyObject *done = pacpy_transport_call(t, t->st->str_resume_writing, NULL);
     if (done == NULL) {
         PyObject *exc = PyErr_GetRaisedException();
-        if (leaves_loop(exc)) {
+        if (t->loop != NULL && leaves_loop(exc)) {
             pacpy_loop_raise(t->loop, exc);
             return;
         }
