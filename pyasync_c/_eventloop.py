@@ -388,8 +388,9 @@ class EventLoop(_core.LoopBase, asyncio.SelectorEventLoop, metaclass=_compatible
             super()._start_serving(*arguments)
             return
 
-        def accept(conn: Any) -> None:
-            extra = {"peername": conn.getpeername()}
+        def accept(conn: Any, address: Any) -> None:
+            # Its own socket cannot tell any more if it has ended meanwhile.
+            extra = {"peername": conn.getpeername() if address is None else address}
             self.create_task(
                 self._accept_connection2(
                     protocol_factory, conn, extra, sslcontext, server, *timeouts

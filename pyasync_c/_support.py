@@ -296,10 +296,8 @@ def log_warning(message: str) -> None:
     base_events.logger.warning(message)
 
 
-def log_connection(server: Any, conn: Any) -> None:
-    base_events.logger.debug(
-        "%r got a new connection from %r: %r", server, conn.getpeername(), conn
-    )
+def log_connection(server: Any, address: Any, conn: Any) -> None:
+    base_events.logger.debug("%r got a new connection from %r: %r", server, address, conn)
 
 
 def report_transport_creation(loop: Any, exc: BaseException, protocol: Any) -> None:

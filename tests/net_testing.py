@@ -23,6 +23,17 @@ def plain_pair(kind):
     return client, server
 
 
+def send_in_two(kind, sock):
+    """b"abc" and b"def", which no single read gets: a descriptor comes with the first, or urgent
+    data stands between them."""
+    if kind == "unix":
+        socket.send_fds(sock, [b"abc"], [sock.fileno()])
+    else:
+        sock.send(b"abc")
+        sock.send(b"!", socket.MSG_OOB)
+    sock.send(b"def")
+
+
 def stream_of(sock):
     kind = net.UnixStream if sock.family == socket.AF_UNIX else net.TcpStream
     return kind.from_socket(sock)

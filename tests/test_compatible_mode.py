@@ -757,6 +757,45 @@ nest_asyncio = pytest.mark.skipif(
 
 
 @nest_asyncio
+def test_lines_by_which_the_connection_is_lost():
+    """A transport of before: what it is to write runs the loop within itself until it is lost."""
+    program = """
+import asyncio, os, socket
+import nest_asyncio, pyasync_c
+
+class Lost(asyncio.Protocol):
+    def __init__(self):
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+def lines(transport, lost):
+    yield b"one"
+    transport.abort()
+    asyncio.get_running_loop().run_until_complete(lost)
+    yield b"two"
+
+async def main():
+    loop = asyncio.get_running_loop()
+    ours, peer = socket.socketpair()
+    read, write = os.pipe()
+    stream, protocol = await loop.create_connection(Lost, sock=ours)
+    pipe, other = await loop.connect_write_pipe(Lost, open(write, "wb", 0))
+    nest_asyncio.apply(loop)
+    for transport, lost in (stream, protocol.lost), (pipe, other.lost):
+        assert type(transport).__module__ == "pyasync_c"
+        transport.writelines(lines(transport, lost))
+        assert transport.get_write_buffer_size() == 0
+    assert peer.recv(100) == os.read(read, 100) == b""
+
+pyasync_c.run(main())
+print("done")
+"""
+    assert python(program) == "done\n"
+
+
+@nest_asyncio
 def test_nest_asyncio_applied_within_a_run():
     program = """
 async def wait(n):

@@ -6,6 +6,7 @@ import contextvars
 import socket
 import sys
 import warnings
+import weakref
 
 import pytest
 from helpers import collect, every_transport, open_fds, run_asyncio, run_standard, turns
@@ -364,4 +365,79 @@ def test_empty_datagrams(run):
             await heard.got.wait()
             assert heard.received[0][0] == b""
 
+    run(main())
+
+
+@every_transport
+def test_who_sends_again_what_has_failed_does_not_stop_the_loop(run, tmp_path):
+    """Two datagrams wait, and each time that one fails it is sent anew."""
+
+    class Again(Recorder):
+        def error_received(self, exc):
+            self.errors.append(exc)
+            if len(self.errors) < 1000:
+                self.transport.sendto(b"again", str(tmp_path / "nobody"))
+
+    async def main():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
+            peer.bind(str(tmp_path / "peer"))
+            peer.setblocking(False)
+            loop = asyncio.get_running_loop()
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            sock.setblocking(False)
+            transport, protocol = await loop.create_datagram_endpoint(Again, sock=sock)
+            while transport.get_write_buffer_size() == 0:
+                transport.sendto(b"fill", str(tmp_path / "peer"))
+            transport.sendto(b"again", str(tmp_path / "nobody"))
+            transport.sendto(b"again", str(tmp_path / "nobody"))
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    peer.recv(100)
+            seen = []
+            while len(protocol.errors) < 100:
+                await asyncio.sleep(0)
+                seen.append(len(protocol.errors))
+            assert max(b - a for a, b in zip([0, *seen], seen, strict=False)) <= 2
+            transport.abort()
+            await protocol.lost
+
+    run(main())
+
+
+@every_transport
+def test_a_protocol_outlives_its_own_call(run):
+    """A method in C, which has set another protocol: nobody else refers to the first by then."""
+    alive = []
+
+    class Key:
+        def __hash__(self):
+            return hash(b"datagram")
+
+        def __eq__(self, other):
+            transport.set_protocol(Recorder())
+            alive.append(first() is not None)
+            return True
+
+    class Store(dict):
+        datagram_received = dict.setdefault
+
+        def connection_made(self, transport):
+            pass
+
+    async def main():
+        nonlocal transport, first
+        stores = [Store({Key(): None})]
+        first = weakref.ref(stores[0])
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(stores.pop, **LOCAL)
+        del _
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.sendto(b"datagram", transport.get_extra_info("sockname"))
+        while not alive:
+            await asyncio.sleep(0.001)
+        assert alive == [True]
+        transport.close()
+        await transport.get_protocol().lost
+
+    transport = first = None
     run(main())

@@ -1,6 +1,7 @@
 """copy_bidirectional on every loop."""
 
 import asyncio
+import contextlib
 import os
 import random
 import resource
@@ -275,5 +276,40 @@ def test_errors_and_bad_input(run):
             right.send(b"x")
             assert await b.read() == b"x"
         right.close()
+
+    run(main())
+
+
+@every_loop
+@pytest.mark.parametrize("back", [False, True])
+def test_a_flood_does_not_hold_the_other_direction_up(run, back):
+    """Small messages, of which a chunk holds few: there are always more than fit in a poll."""
+
+    async def main():
+        (one, a), (other, b) = socket.socketpair(), socket.socketpair()
+        streams = [net.UnixStream.from_socket(a), net.UnixStream.from_socket(b)]
+        flood, quiet = (other, one) if back else (one, other)
+        with one, other:
+            one.setblocking(False)
+            other.setblocking(False)
+            quiet.send(b"hello")
+            copying = net.copy_bidirectional(*streams)
+            context = pyasync_c.Context(pyasync_c.noop_waker())
+            for _ in range(50):
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        flood.send(b".")
+                copying.poll(context)
+                await asyncio.sleep(0)
+                with contextlib.suppress(BlockingIOError):
+                    quiet.recv(1 << 20)
+                with contextlib.suppress(BlockingIOError):
+                    assert flood.recv(10) == b"hello"
+                    break
+            else:
+                raise AssertionError(copying.copied)
+            copying.drop()
+            for stream in streams:
+                stream.close()
 
     run(main())

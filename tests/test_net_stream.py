@@ -13,11 +13,12 @@ import warnings
 import weakref
 
 import pytest
-from helpers import awaits, every_loop, turns, unraisable
+from helpers import LONG, awaits, every_loop, turns, unraisable
 from net_testing import (
     cancel,
     nothing_left,
     plain_pair,
+    send_in_two,
     small_buffers,
     stream_and_socket,
     stream_of,
@@ -76,6 +77,38 @@ def test_read_of_much(run):
             assert b"".join(pieces) == data
             assert max(map(len, pieces)) > 16384
         thread.join()
+
+    run(main())
+
+
+@every_loop
+@every_kind
+def test_empty_parts_are_no_write(run, kind):
+    """More of them than go in one system call."""
+
+    async def main():
+        stream, peer = stream_and_socket(kind)
+        async with stream:
+            assert await stream.write([b""] * 3000 + [b"hello"]) == 5
+            assert await take(peer, 5) == b"hello"
+            assert await stream.write([b""] * 3000) == 0
+        peer.close()
+
+    run(main())
+
+
+@every_loop
+@every_kind
+def test_what_the_kernel_gives_in_two_reads(run, kind):
+    async def main():
+        stream, peer = stream_and_socket(kind)
+        async with stream:
+            peer.send(b"ab")
+            assert await stream.read_exactly(2) == b"ab"
+            task = await waiting(stream.read_exactly(6))
+            send_in_two(kind, peer)
+            assert await asyncio.wait_for(task, LONG) == b"abcdef"
+        peer.close()
 
     run(main())
 

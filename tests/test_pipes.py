@@ -97,6 +97,26 @@ def test_through_a_pipe(run):
 
 
 @every_transport
+@pytest.mark.parametrize("kind", ["packets", "SEQPACKET", "DGRAM"])
+def test_what_keeps_messages_apart(run, kind):
+    async def main():
+        if kind == "packets":
+            fds = os.pipe2(os.O_DIRECT)
+            read, write = open(fds[0], "rb", 0), open(fds[1], "wb", 0)
+        else:
+            read, write = socket.socketpair(socket.AF_UNIX, getattr(socket, f"SOCK_{kind}"))
+        with write:
+            for message in b"abc", b"def", b"ghi":
+                os.write(write.fileno(), message)
+            reader, heard = await reading(read)
+            await heard.until(lambda: heard.received == b"abcdefghi")
+            reader.close()
+            await heard.lost
+
+    run(main())
+
+
+@every_transport
 def test_a_reader_that_goes_ends_the_writer(run):
     async def main():
         for pending in False, True:

@@ -36,7 +36,7 @@ from helpers import (
     turns,
     until,
 )
-from net_testing import plain_pair
+from net_testing import plain_pair, send_in_two
 
 import pyasync_c
 
@@ -1430,3 +1430,122 @@ for streams in (False, True):
 def test_out_of_memory():
     pytest.importorskip("_testcapi")
     assert python(OUT_OF_MEMORY).count("survived") == 2
+
+
+# ── what the kernel gives in two reads ───────────────────────────────────────────────────────
+
+
+class BufferedLog(Log, asyncio.BufferedProtocol):
+    def get_buffer(self, hint):
+        self.memory = bytearray(100)
+        return self.memory
+
+    def buffer_updated(self, count):
+        self.data += self.memory[:count]
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("factory", [Log, BufferedLog])
+def test_what_the_kernel_gives_in_two_reads(run, kind, factory):
+    async def main():
+        ours, peer = plain_pair(kind)
+        with peer:
+            send_in_two(kind, peer)
+            loop = asyncio.get_running_loop()
+            transport, protocol = await loop.connect_accepted_socket(factory, ours)
+            await until(lambda: protocol.data == b"abcdef")
+            transport.close()
+            await protocol.lost
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_large_messages_that_the_kernel_gives_in_two_reads(run, kind):
+    """Received into bytes of the size that is expected."""
+
+    async def main():
+        ours, peer = plain_pair(kind)
+        with peer:
+            loop = asyncio.get_running_loop()
+            transport, protocol = await loop.connect_accepted_socket(Log, ours)
+            peer.sendall(bytes(50_000))
+            await until(lambda: len(protocol.data) == 50_000)
+            send_in_two(kind, peer)
+            await until(lambda: protocol.data.endswith(b"abcdef"))
+            transport.close()
+            await protocol.lost
+
+    run(main)
+
+
+# ── who is accepted ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("own_transports", [False, True])
+def test_a_peer_that_resets_before_it_is_accepted_has_a_name(new_loop, own_transports):
+    names = []
+
+    class Named(asyncio.Protocol):
+        def connection_made(self, transport):
+            names.append(transport.get_extra_info("peername"))
+
+    def make():
+        loop = new_loop()
+        if own_transports and isinstance(loop, pyasync_c.EventLoop):
+            loop.close()
+
+            class Loop(type(loop)):
+                def _make_socket_transport(self, *args, **kwargs):
+                    return super()._make_socket_transport(*args, **kwargs)
+
+            loop = Loop()
+        loop.set_debug(True)
+        return loop
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Named, "127.0.0.1", 0)
+        async with server:
+            peer = socket.create_connection(server.sockets[0].getsockname())
+            name = peer.getsockname()
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            await until(lambda: names)
+            assert names == [name]
+            await turns()
+
+    run_on(make, main)
+
+
+# ── what is written while it ends ────────────────────────────────────────────────────────────
+
+
+def test_lines_that_abort_their_transport_are_not_written(our_run):
+    async def main():
+        async with connected() as (transport, protocol, peer):
+
+            def lines():
+                yield b"one"
+                transport.abort()
+                yield b"two"
+
+            transport.writelines(lines())
+            assert transport.get_write_buffer_size() == 0
+            assert await protocol.lost is None
+            assert await receive(peer) == b""
+
+    our_run(main)
+
+
+def test_many_lines_are_written_at_once(run):
+    """More of them than go in one system call."""
+
+    async def main():
+        async with connected() as (transport, _, peer):
+            transport.set_write_buffer_limits(0)
+            transport.writelines([b"%3d" % i for i in range(300)])
+            assert transport.get_write_buffer_size() == 0
+            assert await receive(peer, 900) == b"".join(b"%3d" % i for i in range(300))
+
+    run(main)

@@ -9,6 +9,10 @@
  * there is nothing (a FIFO that a new writer has opened), and a bit that no operation can clear
  * would have a task spin. Tokio never clears it.
  *
+ * A short read of a stream does not say that there is no more where the kernel ends it earlier: at
+ * urgent data, and at what descriptors were sent along with, of which recvmsg tells that it has
+ * dropped them. Such a bit stays until EAGAIN.
+ *
  * Waiters are moved to a list of the waking function's own before the first is woken, since waking
  * may run anything: one that is dropped meanwhile takes itself out of that list, one that begins
  * to wait anew is not woken twice, and the record is not looked at again. */
@@ -140,16 +144,35 @@ pac_io_end(struct pac_io *io, unsigned direction, uint32_t tick, ptrdiff_t resul
         return errno == EINTR ? PAC_INTERRUPTED : PAC_OS_ERROR;
     }
     if (result > 0 && (size_t)result < wanted && io->kind != PAC_IO_OTHER &&
-        !(io->readiness & closed)) {
+        !(io->readiness & (closed | PAC_URGENT))) {
         clear(io, direction, tick);
     }
     return PAC_OK;
+}
+
+/* *wanted is 0 afterwards if a short read says nothing. */
+static ssize_t
+receive_of_unix(struct pac_io *io, const struct iovec *parts, size_t part_count, size_t *wanted)
+{
+    struct msghdr message;
+    memset(&message, 0, sizeof message);
+    message.msg_iov = (struct iovec *)parts;
+    message.msg_iovlen = part_count;
+    ssize_t n = recvmsg(io->source.fd, &message, 0);
+    if (n >= 0 && message.msg_flags & MSG_CTRUNC) {
+        *wanted = 0;
+    }
+    return n;
 }
 
 enum pac_status
 pac_io_read(struct pac_io *io, void *buffer, size_t size, size_t *count)
 {
     uint32_t tick;
+    if (io->kind == PAC_IO_UNIX) {
+        struct iovec part = {buffer, size};
+        return pac_io_readv(io, &part, 1, size, count);
+    }
     enum pac_status status = pac_io_begin(io, PAC_READABLE, &tick);
     *count = 0;
     if (status != PAC_OK) {
@@ -179,7 +202,8 @@ pac_io_readv(struct pac_io *io, const struct iovec *parts, size_t part_count, si
     }
     ssize_t n;
     do {
-        n = readv(io->source.fd, parts, (int)part_count);
+        n = io->kind == PAC_IO_UNIX ? receive_of_unix(io, parts, part_count, &total)
+                                    : readv(io->source.fd, parts, (int)part_count);
         status = pac_io_end(io, PAC_READABLE, tick, n, total);
     } while (status == PAC_INTERRUPTED);
     *count = n < 0 ? 0 : (size_t)n;
@@ -199,7 +223,7 @@ pac_io_write(struct pac_io *io, const void *bytes, size_t size, size_t *count)
 static ssize_t
 send_parts(struct pac_io *io, const struct iovec *parts, size_t part_count)
 {
-    if (io->kind != PAC_IO_SOCKET) {
+    if (io->kind != PAC_IO_SOCKET && io->kind != PAC_IO_UNIX) {
         return writev(io->source.fd, parts, (int)part_count);
     }
     if (part_count == 1) {
@@ -232,15 +256,19 @@ pac_io_writev(struct pac_io *io, const struct iovec *parts, size_t part_count, s
 }
 
 enum pac_status
-pac_io_accept(struct pac_io *io, int *fd)
+pac_io_accept(struct pac_io *io, int *fd, struct sockaddr *address, unsigned *size)
 {
     uint32_t tick;
+    unsigned room = size == NULL ? 0 : *size;
     enum pac_status status = pac_io_begin(io, PAC_READABLE, &tick);
     if (status != PAC_OK) {
         return status;
     }
     do {
-        *fd = accept4(io->source.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (size != NULL) {
+            *size = room;
+        }
+        *fd = accept4(io->source.fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         status = pac_io_end(io, PAC_READABLE, tick, *fd, 0);
     } while (status == PAC_INTERRUPTED);
     return status;

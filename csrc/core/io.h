@@ -23,11 +23,13 @@
 #include "waitlist.h"
 
 struct iovec;
+struct sockaddr;
 
 /* What a short read or write says. */
 enum pac_io_kind {
     PAC_IO_SOCKET, /* a stream socket: there was no more, or no more room */
-    PAC_IO_PIPE,   /* likewise, by read and write */
+    PAC_IO_UNIX,   /* likewise, of Unix; but a read ends where descriptors were sent along */
+    PAC_IO_PIPE,   /* likewise, by read and write; but for a pipe that keeps packets apart */
     PAC_IO_OTHER,  /* nothing: a datagram, a terminal's line, a packet */
 };
 
@@ -35,7 +37,7 @@ struct pac_io {
     struct pac_source source;
     struct pac_reactor *reactor; /* NULL: it is closed */
     enum pac_io_kind kind;
-    unsigned readiness; /* of PAC_READABLE, PAC_WRITABLE and the two that are closed */
+    unsigned readiness; /* of PAC_READABLE, PAC_WRITABLE, the two that are closed, PAC_URGENT */
     uint32_t tick;      /* one more with each event */
     struct pac_list waiters;
     /* The owner's, or NULL: called for each event before waiters are woken, and when the reactor
@@ -104,8 +106,10 @@ PAC_MUST_USE enum pac_status pac_io_readv(struct pac_io *io, const struct iovec 
 PAC_MUST_USE enum pac_status pac_io_writev(struct pac_io *io, const struct iovec *parts,
                                            size_t part_count, size_t total, size_t *count);
 
-/* A connection of a listening socket: non-blocking, closed on exec, the caller's. */
-PAC_MUST_USE enum pac_status pac_io_accept(struct pac_io *io, int *fd);
+/* A connection of a listening socket: non-blocking, closed on exec, the caller's. Where it comes from
+ * into the *size bytes of `address`, as accept(2) has it; both may be NULL. */
+PAC_MUST_USE enum pac_status pac_io_accept(struct pac_io *io, int *fd, struct sockaddr *address,
+                                           unsigned *size);
 
 /* ---- waiting -------------------------------------------------------------------------------- */
 

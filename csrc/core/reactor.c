@@ -43,7 +43,7 @@ enum { NS_PER_S = 1000000000, NS_PER_MS = 1000000 };
 static uint32_t
 epoll_mask(unsigned interest)
 {
-    return (interest & PAC_EDGE ? (uint32_t)(EPOLLET | EPOLLRDHUP) : 0) |
+    return (interest & PAC_EDGE ? (uint32_t)(EPOLLET | EPOLLRDHUP | EPOLLPRI) : 0) |
            (interest & PAC_READABLE ? (uint32_t)EPOLLIN : 0) |
            (interest & PAC_WRITABLE ? (uint32_t)EPOLLOUT : 0);
 }
@@ -59,7 +59,7 @@ readiness_of(uint32_t events, bool edge)
     return (events & ~(uint32_t)EPOLLOUT ? PAC_READABLE : 0) |
            (events & (EPOLLOUT | EPOLLERR | EPOLLHUP) ? PAC_WRITABLE : 0) |
            (events & (EPOLLRDHUP | EPOLLHUP) ? PAC_READ_CLOSED : 0) |
-           (events & EPOLLHUP ? PAC_WRITE_CLOSED : 0);
+           (events & EPOLLHUP ? PAC_WRITE_CLOSED : 0) | (events & EPOLLPRI ? PAC_URGENT : 0);
 }
 
 static int

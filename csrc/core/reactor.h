@@ -19,6 +19,7 @@ enum {
     /* Reported to edge-triggered sources alone, beside the two above. */
     PAC_READ_CLOSED = 4,  /* the other side will send no more */
     PAC_WRITE_CLOSED = 8, /* nor will it take more */
+    PAC_URGENT = 32,      /* it has sent urgent data */
     /* An interest, not a readiness. */
     PAC_EDGE = 16,
 };

@@ -189,8 +189,10 @@ receive_one(TransportObject *t)
         pacpy_transport_fatal(t, "Fatal read error on datagram transport");
         return false;
     }
-    PyObject *args[] = {t->protocol, data, address};
+    /* It may have another protocol set. */
+    PyObject *args[] = {Py_NewRef(t->protocol), data, address};
     PyObject *done = PyObject_VectorcallMethod(t->st->str_datagram_received, args, 3, NULL);
+    Py_DECREF(args[0]);
     Py_DECREF(data);
     Py_DECREF(address);
     if (done == NULL) {
@@ -298,7 +300,9 @@ flush(TransportObject *t)
             let_go(&sent);
         }
         if (status == PAC_OS_ERROR) {
+            /* The rest has its turn later, as the protocol may send anew for each that fails. */
             tell_error(t);
+            break;
         }
     }
     if (t->sock == NULL || t->conn_lost > 0) {

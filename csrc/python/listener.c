@@ -6,6 +6,7 @@
 #include "listener.h"
 
 #include "callback_handle.h"
+#include "net_address.h"
 #include "stream_transport.h"
 
 #include "../core/io.h"
@@ -124,40 +125,45 @@ socket_of(ListenerObject *l, int fd)
     return conn;
 }
 
-/* A protocol and a transport for `conn`: 0, or -1 and an exception. */
+/* A protocol and a transport for `conn`, which comes from `where`: 0, or -1 and an exception. The
+ * connection may have ended meanwhile, so that the socket could not tell any more. */
 static int
-make_transport(ListenerObject *l, PyObject *conn, PyObject **protocol)
+make_transport(ListenerObject *l, PyObject *conn, PyObject *where, PyObject **protocol)
 {
     *protocol = PyObject_CallNoArgs(l->protocol_factory);
-    if (*protocol == NULL) {
+    PyObject *extra = *protocol == NULL  ? NULL
+                      : where == Py_None ? Py_NewRef(Py_None)
+                                         : Py_BuildValue("{OO}", l->st->str_peername, where);
+    if (extra == NULL) {
         return -1;
     }
-    PyObject *args[] = {conn, *protocol, Py_None, Py_None, l->server};
+    PyObject *args[] = {conn, *protocol, Py_None, extra, l->server};
     PyObject *transport = pacpy_stream_transport_new((PyObject *)l->loop, args, 5);
+    Py_DECREF(extra);
     Py_XDECREF(transport);
     return transport == NULL ? -1 : 0;
 }
 
 static void
-serve(ListenerObject *l, PyObject *conn)
+serve(ListenerObject *l, PyObject *conn, PyObject *where)
 {
     PyObject *protocol = NULL;
     int served;
     if (PAC_UNLIKELY(l->loop->debug)) {
-        PyObject *done =
-            PyObject_CallMethod(l->st->asyncio_support, "log_connection", "OO", l->server, conn);
+        PyObject *done = PyObject_CallMethod(l->st->asyncio_support, "log_connection", "OOO",
+                                             l->server, where, conn);
         if (done == NULL) {
             pacpy_loop_raise_or_print(l->loop, (PyObject *)l);
         }
         Py_XDECREF(done);
     }
     if (l->accept != NULL) {
-        PyObject *done = PyObject_CallOneArg(l->accept, conn);
+        PyObject *done = PyObject_CallFunctionObjArgs(l->accept, conn, where, NULL);
         served = done == NULL ? -1 : 0;
         Py_XDECREF(done);
     }
     else {
-        served = make_transport(l, conn, &protocol);
+        served = make_transport(l, conn, where, &protocol);
     }
     if (served < 0) {
         PyObject *error = PyErr_GetRaisedException();
@@ -198,7 +204,9 @@ accept_batch(ListenerObject *l)
 {
     for (Py_ssize_t i = 0; i < l->backlog && wants_run(l); i++) {
         int fd;
-        enum pac_status status = pac_io_accept(&l->io, &fd);
+        struct pacpy_address address = {.size = sizeof address.storage};
+        enum pac_status status =
+            pac_io_accept(&l->io, &fd, (struct sockaddr *)&address.storage, &address.size);
         if (status == PAC_OS_ERROR) {
             accept_failed(l);
         }
@@ -206,12 +214,15 @@ accept_batch(ListenerObject *l)
             return;
         }
         PyObject *conn = socket_of(l, fd);
-        if (conn == NULL) {
+        PyObject *where = conn == NULL ? NULL : pacpy_address_to_object(&address);
+        if (where == NULL) {
             report(l, "report_transport_creation", NULL);
+            Py_XDECREF(conn);
             continue;
         }
-        serve(l, conn);
+        serve(l, conn, where);
         Py_DECREF(conn);
+        Py_DECREF(where);
         if (l->loop->executor == NULL || l->loop->executor->interrupted) {
             return;
         }

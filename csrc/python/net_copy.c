@@ -26,7 +26,9 @@ struct direction {
     struct pac_io_ready readable, writable;
     int pipe[2];    /* -1: none */
     size_t in_pipe; /* bytes that stand in it */
-    bool is_plain;  /* through what `from` has read ahead */
+    unsigned
+        chunks;    /* still to be moved in this poll: its own, so that neither has to stand back */
+    bool is_plain; /* through what `from` has read ahead */
     enum phase phase;
     unsigned long long copied;
 };
@@ -34,7 +36,6 @@ struct direction {
 typedef struct {
     FutureObject future;
     struct direction there, back;
-    unsigned chunks; /* still to be moved in this poll */
 } CopyObject;
 
 /* ---- one direction -------------------------------------------------------------------------- */
@@ -197,7 +198,7 @@ drain(struct direction *d)
 
 /* 1 or 2: go on; 0: what is in *wait has to come first, or a later poll, if that is NULL; -1. */
 static int
-take_step(CopyObject *self, struct direction *d, struct pac_context *cx, struct pac_io_ready **wait)
+take_step(struct direction *d, struct pac_context *cx, struct pac_io_ready **wait)
 {
     *wait = &d->writable;
     if (d->to->is_tls) {
@@ -217,23 +218,24 @@ take_step(CopyObject *self, struct direction *d, struct pac_context *cx, struct 
     if (d->in_pipe > 0) {
         return drain(d);
     }
-    if (self->chunks == 0 || !pac_budget_spend(cx)) {
+    if (d->chunks == 0 || !pac_budget_spend(cx)) {
         pac_waker_wake_by_ref(cx->waker);
         *wait = NULL;
         return 0;
     }
-    self->chunks--;
+    d->chunks--;
     *wait = &d->readable;
     return fill(d);
 }
 
 /* 1: done; 0: it waits; -1. */
 static int
-advance(CopyObject *self, struct direction *d, struct pac_context *cx)
+advance(struct direction *d, struct pac_context *cx)
 {
+    d->chunks = CHUNKS_A_POLL;
     while (d->phase != DONE) {
         struct pac_io_ready *wait;
-        int done = take_step(self, d, cx, &wait);
+        int done = take_step(d, cx, &wait);
         if (done < 0 ||
             (done == 0 && (wait == NULL || pac_io_ready_poll(wait, cx) == PAC_PENDING))) {
             return done;
@@ -291,10 +293,9 @@ Copy_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
 {
     CopyObject *self = (CopyObject *)f;
     int there = -1, back = -1;
-    self->chunks = CHUNKS_A_POLL;
     if (take_slots(self, self->there.from) == 0 && take_slots(self, self->back.from) == 0) {
-        there = advance(self, &self->there, cx);
-        back = there < 0 ? -1 : advance(self, &self->back, cx);
+        there = advance(&self->there, cx);
+        back = there < 0 ? -1 : advance(&self->back, cx);
     }
     if (there >= 0 && back >= 0 && !(there > 0 && back > 0)) {
         if (PAC_UNLIKELY(f->state == PACPY_DROPPED)) {

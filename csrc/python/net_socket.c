@@ -64,6 +64,9 @@ pacpy_socket_new(struct pacpy_state *st, PyTypeObject *type, SocketObject *like,
         goto failed;
     }
     s->family = address.storage.ss_family;
+    if (kind == PAC_IO_SOCKET && s->family == AF_UNIX) {
+        kind = PAC_IO_UNIX;
+    }
     enum pac_status status = pac_io_open(&s->io, &s->executor->reactor, fd, kind, readiness);
     if (status != PAC_OK) {
         if (status == PAC_NO_MEMORY) {

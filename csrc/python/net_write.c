@@ -335,7 +335,7 @@ write_some(WriteObject *self, StreamObject *s)
 static int
 step_write(WriteObject *self, StreamObject *s, PyObject **value)
 {
-    if (self->written == 0 && self->total > 0) {
+    while (self->written == 0 && self->total > 0) { /* again: it may have been empty parts alone */
         int done = write_some(self, s);
         if (done <= 0) {
             return done;

@@ -187,18 +187,24 @@ static const struct pacpy_transport_vtable write_vtable = {
     .is_pipe = true,
 };
 
+static bool
+has_ended(const TransportObject *t)
+{
+    return t->closing || t->loop == NULL;
+}
+
 static PyObject *
 WritePipe_write(PyObject *op, PyObject *data)
 {
     TransportObject *t = (TransportObject *)op;
-    return pacpy_writer_write(t, &pipe_of(t)->writer, data, t->closing || t->loop == NULL);
+    return pacpy_writer_write(t, &pipe_of(t)->writer, data, has_ended);
 }
 
 static PyObject *
 WritePipe_writelines(PyObject *op, PyObject *list)
 {
     TransportObject *t = (TransportObject *)op;
-    return pacpy_writer_writelines(t, &pipe_of(t)->writer, list, t->closing || t->loop == NULL);
+    return pacpy_writer_writelines(t, &pipe_of(t)->writer, list, has_ended);
 }
 
 /* The end of what is written to a pipe is its being closed. */
@@ -369,7 +375,7 @@ pacpy_pipe_transport_make_types(struct pacpy_state *st)
 
 /* What `pipe` is, made non-blocking. 0, or -1 and an exception. */
 static int
-look_at(PyObject *pipe, enum pac_io_kind *kind, bool *is_fifo)
+look_at(PyObject *pipe, bool reads, enum pac_io_kind *kind, bool *is_fifo)
 {
     struct stat status;
     int fd = PyLong_Check(pipe) ? -1 : PyObject_AsFileDescriptor(pipe);
@@ -390,8 +396,9 @@ look_at(PyObject *pipe, enum pac_io_kind *kind, bool *is_fifo)
                         "Pipe transport is only for pipes, sockets and character devices");
         return -1;
     }
-    /* A terminal gives a line at a time. */
-    *kind = is_terminal ? PAC_IO_OTHER : PAC_IO_PIPE;
+    /* A terminal gives a line at a time, and what is read may be a packet: of a socket that keeps
+     * them apart, or of a pipe whose writer does (O_DIRECT). */
+    *kind = is_terminal || reads ? PAC_IO_OTHER : PAC_IO_PIPE;
     PyObject *os = PyImport_ImportModule("os");
     PyObject *done =
         os == NULL ? NULL : PyObject_CallMethod(os, "set_blocking", "iO", fd, Py_False);
@@ -411,7 +418,7 @@ pipe_new(LoopObject *loop, PyTypeObject *type, const struct pacpy_transport_vtab
         PyErr_SetString(PyExc_TypeError, "a pipe transport takes 4 arguments");
         return NULL;
     }
-    if (look_at(args[PIPE], &kind, &is_fifo) < 0) {
+    if (look_at(args[PIPE], vtable == &read_vtable, &kind, &is_fifo) < 0) {
         return NULL;
     }
     PyObject *transport = type->tp_alloc(type, 0);

@@ -188,7 +188,7 @@ may_write(StreamTransportObject *s, const char *method)
     return true;
 }
 
-static inline bool
+static bool
 has_ended(const TransportObject *t)
 {
     return t->conn_lost > 0 || t->loop == NULL;
@@ -202,7 +202,7 @@ pacpy_stream_transport_write(PyObject *op, PyObject *data)
     if (pacpy_writer_check(data) < 0 || !may_write(s, "write")) {
         return NULL;
     }
-    return pacpy_writer_write(t, &s->writer, data, has_ended(t));
+    return pacpy_writer_write(t, &s->writer, data, has_ended);
 }
 
 bool
@@ -223,7 +223,7 @@ Stream_writelines(PyObject *op, PyObject *list)
     if (!may_write(s, "writelines")) {
         return NULL;
     }
-    return pacpy_writer_writelines(t, &s->writer, list, has_ended(t));
+    return pacpy_writer_writelines(t, &s->writer, list, has_ended);
 }
 
 static PyObject *

@@ -490,7 +490,7 @@ pacpy_transport_maybe_resume(TransportObject *t)
     PyObject *done = pacpy_transport_call(t, t->st->str_resume_writing, NULL);
     if (done == NULL) {
         PyObject *exc = PyErr_GetRaisedException();
-        if (leaves_loop(exc)) {
+        if (t->loop != NULL && leaves_loop(exc)) {
             pacpy_loop_raise(t->loop, exc);
             return;
         }
@@ -565,11 +565,28 @@ forget_watchers(TransportObject *t)
     return writer == NULL ? -1 : 0;
 }
 
+/* What a short read of a stream socket says depends on whose it is. */
+static enum pac_io_kind
+kind_of_stream(int fd)
+{
+    int domain;
+    socklen_t size = sizeof domain;
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) {
+        return PAC_IO_OTHER;
+    }
+    return domain == AF_UNIX                         ? PAC_IO_UNIX
+           : domain == AF_INET || domain == AF_INET6 ? PAC_IO_SOCKET
+                                                     : PAC_IO_OTHER;
+}
+
 int
 pacpy_transport_watch(TransportObject *t, enum pac_io_kind kind)
 {
     if (pacpy_loop_check_open(t->loop) < 0) {
         return -1;
+    }
+    if (kind == PAC_IO_SOCKET) {
+        kind = kind_of_stream(t->fd);
     }
     struct pac_reactor *reactor = &t->loop->executor->reactor;
     enum pac_status status = pac_io_open(&t->io, reactor, t->fd, kind, PAC_WRITABLE);

@@ -82,7 +82,8 @@ write_view(TransportObject *t, struct pacpy_writer *w, PyObject *data, const Py_
 }
 
 PyObject *
-pacpy_writer_write(TransportObject *t, struct pacpy_writer *w, PyObject *data, bool ended)
+pacpy_writer_write(TransportObject *t, struct pacpy_writer *w, PyObject *data,
+                   pacpy_writer_ended *ended)
 {
     Py_buffer view;
     bool is_bytes = PyBytes_CheckExact(data);
@@ -97,7 +98,7 @@ pacpy_writer_write(TransportObject *t, struct pacpy_writer *w, PyObject *data, b
     if (view.len == 0) {
         result = Py_NewRef(Py_None);
     }
-    else if (PAC_UNLIKELY(ended)) {
+    else if (PAC_UNLIKELY(ended(t))) {
         result = pacpy_transport_write_to_nobody(t, w->after_end);
     }
     else {
@@ -155,8 +156,9 @@ write_all(TransportObject *t, struct pacpy_writer *w, PyObject *list)
             return fail(t, w);
         }
     }
-    if (was_empty && w->pending.size > 0) {
-        enum pac_status status = write_pending(t, w);
+    enum pac_status status = PAC_OK;
+    while (was_empty && w->pending.size > 0 && status == PAC_OK) {
+        status = write_pending(t, w);
         if (status == PAC_OS_ERROR) {
             return os_error(t, w);
         }
@@ -169,7 +171,8 @@ write_all(TransportObject *t, struct pacpy_writer *w, PyObject *list)
 }
 
 PyObject *
-pacpy_writer_writelines(TransportObject *t, struct pacpy_writer *w, PyObject *list, bool ended)
+pacpy_writer_writelines(TransportObject *t, struct pacpy_writer *w, PyObject *list,
+                        pacpy_writer_ended *ended)
 {
     PyObject *all = all_as_bytes(list);
     if (all == NULL) {
@@ -179,7 +182,7 @@ pacpy_writer_writelines(TransportObject *t, struct pacpy_writer *w, PyObject *li
     if (PyList_GET_SIZE(all) == 0) {
         result = Py_NewRef(Py_None);
     }
-    else if (ended) {
+    else if (ended(t)) {
         result = pacpy_transport_write_to_nobody(t, w->after_end);
     }
     else {

@@ -15,14 +15,17 @@ struct pacpy_writer {
 /* Bytes, or what can be read as such: 0; or -1 with TypeError, as asyncio has it. */
 int pacpy_writer_check(PyObject *data);
 
-/* write(data), of a transport that may write: `ended`, it may not, and the write is counted. New
- * reference to None, or NULL and an exception. */
+/* Does it write no more? Asked once the bytes are at hand, as getting them may run anything. */
+typedef bool pacpy_writer_ended(const TransportObject *t);
+
+/* write(data), of a transport that may write: if it has ended, the write is counted. New reference to
+ * None, or NULL and an exception. */
 PyObject *pacpy_writer_write(TransportObject *t, struct pacpy_writer *w, PyObject *data,
-                             bool ended);
+                             pacpy_writer_ended *ended);
 
 /* writelines(list), likewise: one system call, if it takes all. */
 PyObject *pacpy_writer_writelines(TransportObject *t, struct pacpy_writer *w, PyObject *list,
-                                  bool ended);
+                                  pacpy_writer_ended *ended);
 
 /* In a turn, with something pending and room: one system call. PAC_OK; PAC_WOULD_BLOCK, PAC_CLOSED;
  * PAC_OS_ERROR, and the exception is set. */

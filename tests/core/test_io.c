@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/socket.h>
@@ -293,6 +294,59 @@ only_streams_are_drained_by_a_short_read(void)
     pac_reactor_fini(&reactor);
 }
 
+/* Three messages that came before the first look, of which a read gets the first alone. */
+static void
+read_three(enum pac_io_kind kind)
+{
+    CHECK_INT(pac_reactor_init(&reactor), PAC_OK);
+    CHECK_INT(pac_io_open(&io, &reactor, fds[0], kind, 0), PAC_OK);
+    look();
+    CHECK_INT(read_some(100, PAC_OK), 3);
+    CHECK_INT(read_some(100, PAC_OK), 4);
+    read_some(100, PAC_WOULD_BLOCK);
+    feed(5);
+    look();
+    CHECK_INT(read_some(100, PAC_OK), 5);
+    tear_down();
+}
+
+static void
+a_read_that_the_kernel_cut_short_says_nothing(void)
+{
+    /* A descriptor comes with the first. */
+    char control[CMSG_SPACE(sizeof(int))] = {0};
+    struct iovec part = {bytes, 3};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof control};
+    make_pair();
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &fds[0], sizeof fds[0]);
+    CHECK_INT(sendmsg(fds[1], &message, 0), 3);
+    feed(4);
+    read_three(PAC_IO_UNIX);
+    /* Urgent data between the two. */
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t length = sizeof address;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK_INT(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    CHECK_INT(listen(listener, 1), 0);
+    CHECK_INT(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+    fds[1] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK_INT(connect(fds[1], (struct sockaddr *)&address, length), 0);
+    fds[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    feed(3);
+    CHECK_INT(send(fds[1], "!", 1, MSG_OOB), 1);
+    feed(4);
+    read_three(PAC_IO_SOCKET);
+    close(listener);
+}
+
 /* A FIFO whose writers are all gone, and then there is one again: a bit that stayed would make its
  * reader spin. */
 static void
@@ -335,21 +389,25 @@ a_listener_accepts_what_is_there(void)
     CHECK_INT(getsockname(listener, (struct sockaddr *)&address, &length), 0);
     CHECK_INT(listen(listener, 8), 0);
     CHECK_INT(pac_io_open(&io, &reactor, listener, PAC_IO_OTHER, PAC_READABLE), PAC_OK);
-    CHECK_INT(pac_io_accept(&io, &fd), PAC_WOULD_BLOCK);
+    CHECK_INT(pac_io_accept(&io, &fd, NULL, NULL), PAC_WOULD_BLOCK);
     for (int i = 0; i < 3; i++) {
         clients[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         CHECK_INT(connect(clients[i], (struct sockaddr *)&address, length), 0);
     }
-    CHECK_INT(pac_io_accept(&io, &fd), PAC_WOULD_BLOCK);
+    CHECK_INT(pac_io_accept(&io, &fd, NULL, NULL), PAC_WOULD_BLOCK);
     look();
     for (int i = 0; i < 3; i++) {
-        CHECK_INT(pac_io_accept(&io, &fd), PAC_OK);
+        struct sockaddr_un from;
+        socklen_t size = sizeof from;
+        CHECK_INT(pac_io_accept(&io, &fd, (struct sockaddr *)&from, &size), PAC_OK);
+        CHECK_INT(size, sizeof(sa_family_t));
+        CHECK_INT(from.sun_family, AF_UNIX);
         CHECK(fcntl(fd, F_GETFL) & O_NONBLOCK);
         CHECK(fcntl(fd, F_GETFD) & FD_CLOEXEC);
         close(fd);
         close(clients[i]);
     }
-    CHECK_INT(pac_io_accept(&io, &fd), PAC_WOULD_BLOCK);
+    CHECK_INT(pac_io_accept(&io, &fd, NULL, NULL), PAC_WOULD_BLOCK);
     pac_io_close(&io);
     close(listener);
     pac_reactor_fini(&reactor);
@@ -489,7 +547,7 @@ closing_wakes_all_and_refuses_operations(void)
     CHECK_INT(poll(&writer), PAC_READY);
     read_some(1, PAC_CLOSED);
     write_some(1, PAC_CLOSED);
-    CHECK_INT(pac_io_accept(&io, &fd), PAC_CLOSED);
+    CHECK_INT(pac_io_accept(&io, &fd, NULL, NULL), PAC_CLOSED);
     CHECK_INT(pac_io_begin(&io, PAC_READABLE, &tick), PAC_CLOSED);
     errno = EAGAIN;
     CHECK_INT(pac_io_end(&io, PAC_READABLE, tick, -1, 1), PAC_WOULD_BLOCK);
@@ -752,6 +810,7 @@ main(void)
     RUN(the_end_of_the_stream_is_behind_the_last_bytes);
     RUN(a_peer_that_is_gone_is_an_error_and_no_signal);
     RUN(only_streams_are_drained_by_a_short_read);
+    RUN(a_read_that_the_kernel_cut_short_says_nothing);
     RUN(a_bit_that_says_closed_is_cleared_if_the_kernel_denies_it);
     RUN(a_listener_accepts_what_is_there);
     RUN(two_readers_and_a_writer_all_go_on);
