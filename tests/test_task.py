@@ -1585,6 +1585,68 @@ def test_eager_start_of_our_own_task():
     assert log[-1] == "ended"
 
 
+@pytest.mark.parametrize("eager", [False, pytest.param(True, marks=SINCE_3_12)])
+def test_eager_start_within_a_task_of_asyncios_own(eager):
+    async def native():
+        me = asyncio.current_task()
+        assert type(me) is asyncio.Task
+        task = pyasync_c.Task(wait_for(pyasync_c.yield_now()), eager_start=True)
+        assert asyncio.current_task() is pyasync_c.current_task() is me
+        await asyncio.sleep(0)
+        assert asyncio.current_task() is me
+        await task
+
+    async def main():
+        me = asyncio.current_task()
+        with reports() as seen:
+            keywords = {"eager_start": True} if eager else {}
+            task = asyncio.Task(native(), loop=asyncio.get_running_loop(), **keywords)
+            assert asyncio.current_task() is me
+            await task
+            assert asyncio.current_task() is me
+        assert seen == []
+
+    pyasync_c.run(main())
+
+
+@SINCE_3_12
+@pytest.mark.parametrize("kind", [asyncio.Task, pyasync_c.Task])
+def test_a_task_that_wakes_itself_in_its_eager_step_is_queued_when_that_is_over(kind):
+    async def work():
+        asyncio.current_task().cancel()
+        loop.call_soon(log.append, "callback")
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            log.append("cancelled")
+
+    async def main():
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        await kind(work(), loop=loop, eager_start=True)
+
+    log, loop = [], None
+    pyasync_c.run(main())
+    assert log == ["callback", "cancelled"]
+
+
+def test_the_eager_steps_within_a_poll_share_its_budget():
+    async def work():
+        notify.notify_one()
+        await notify.notified()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.call_soon(log.append, "callback")
+        for i in range(1000):
+            await pyasync_c.Task(work(), loop=loop, eager_start=True)
+            log.append(i)
+
+    log, notify = [], pyasync_c.Notify()
+    pyasync_c.run(main())
+    assert 100 < log.index("callback") < 200
+
+
 def test_what_cannot_start_eagerly_is_queued():
     loop = pyasync_c.new_event_loop()
     task = pyasync_c.Task(nothing(), loop=loop, eager_start=True)

@@ -666,17 +666,16 @@ task_start_eagerly(PyObject *op)
 {
     struct pacpy_task *t = pacpy_task_of(op);
     LoopObject *loop = task_loop(t);
-    PyObject *outer = loop->current_entry;
-    struct pac_task *core = pac_task_ref(t->core);
-    struct pac_waker waker = pac_task_waker(core);
-    struct pac_context cx = {&waker};
-    if (task_future_poll(&t->future, &cx) == PAC_READY) {
-        pac_task_shutdown(core);
-    }
-    pac_task_unref(core);
+    PyObject *entry = loop->current_entry;
+    PyObject *outer = Py_XNewRef(pacpy_asyncio_current_task(loop->st, (PyObject *)loop));
+    pac_task_run_at_once(t->core);
     if (pacpy_loop_set_current(loop, outer) < 0) {
         PyErr_WriteUnraisable(op);
     }
+    else {
+        loop->current_entry = entry;
+    }
+    Py_XDECREF(outer);
 }
 
 int
