@@ -521,9 +521,9 @@ completion_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObjec
     if (c == NULL || one_optional(args, nargs, kwnames, c->st->str_msg, 0, true, &message) < 0) {
         return NULL;
     }
-    bool cancelled = Task_Check(c->st, op) ? pacpy_task_cancel(pacpy_task_of(op), message)
-                                           : pacpy_completion_cancel(c, message);
-    return PyBool_FromLong(cancelled);
+    int cancelled = Task_Check(c->st, op) ? pacpy_task_cancel(pacpy_task_of(op), message)
+                                          : pacpy_completion_cancel(c, message);
+    return cancelled < 0 ? NULL : PyBool_FromLong(cancelled);
 }
 
 static PyObject *

@@ -443,6 +443,9 @@ task_future_poll(struct pac_future *future, struct pac_context *cx)
         case PYGEN_NEXT:
             if (PAC_LIKELY(result == t->completion.st->suspended)) {
                 Py_DECREF(result);
+                if (PAC_UNLIKELY(t->must_cancel)) {
+                    pac_task_wake(t->core);
+                }
             }
             else if (PAC_LIKELY(result == Py_None)) {
                 Py_DECREF(result);
