@@ -5,6 +5,7 @@ import copy
 import gc
 import pickle
 import types
+from asyncio import futures
 
 import pytest
 from helpers import CountingWaker, Manual, collect, every_loop, turns, unraisable
@@ -721,6 +722,34 @@ def test_collecting_a_suspended_one_closes_it():
     del future
     gc.collect()
     assert closed == [1]
+
+
+@pytest.mark.parametrize("kind", ["create_future", "python", "task"])
+def test_the_error_of_a_future_that_is_yielded_is_thrown_into_a_coroutine_polled_by_hand(kind):
+    @types.coroutine
+    def yielded(future):
+        """As libraries await that are not written with `await`: nobody asks for the result."""
+        future._asyncio_future_blocking = True
+        return (yield future)
+
+    async def fail():
+        raise Shout("yielded")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        if kind == "task":
+            future = asyncio.create_task(fail())
+        else:
+            future = loop.create_future() if kind == "create_future" else futures._PyFuture()
+            loop.call_soon(future.set_exception, Shout("yielded"))
+        with pytest.raises(Shout, match="yielded"):
+            await into_future(yielded(future))
+        done = loop.create_future()
+        done.set_exception(Shout("done"))
+        with pytest.raises(Shout, match="done"):
+            await into_future(yielded(done))
+
+    pyasync_c.run(main())
 
 
 def test_asyncio_futures_within_a_coroutine_polled_by_hand():

@@ -45,6 +45,13 @@ async def nothing():
     pass
 
 
+@types.coroutine
+def yielded(future):
+    """As libraries await that are not written with `await`: nobody asks for the result."""
+    future._asyncio_future_blocking = True
+    return (yield future)
+
+
 @contextlib.contextmanager
 def reports():
     """What the running loop's exception handler is called with."""
@@ -705,6 +712,93 @@ def test_the_message_and_the_traceback_of_a_cancel(run):
 
 
 @both
+def test_a_cancel_is_that_of_the_future_if_that_was_cancelled_first(run):
+    async def waits():
+        try:
+            await future
+        except asyncio.CancelledError as error:
+            await asyncio.sleep(0)  # one is delivered, not two
+            return error.args
+
+    async def main():
+        nonlocal future
+        future = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(waits())
+        await turns()
+        future.cancel("future")
+        assert task.cancel("task")
+        assert await task == ("future",)
+
+    future = None
+    run(main())
+
+
+@both
+def test_the_error_that_ended_a_task_is_raised_once_and_then_one_without_a_message(run):
+    async def main():
+        task = asyncio.create_task(wait_for(Manual()))
+        await turns()
+        task.cancel("the reason")
+        waiters = [asyncio.create_task(wait_for(task)) for _ in range(2)]
+        await asyncio.wait(waiters)
+        seen = []
+        for waiter in waiters:
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await waiter
+            seen.append(caught.value.args)
+        return seen
+
+    assert run(main()) == [("the reason",), ()]
+
+
+@both
+def test_who_cancels_oneself_and_waits_is_queued_when_what_one_waits_for_has_ended(run):
+    """Not in the place in the queue at which the cancel was asked for."""
+
+    async def waits():
+        asyncio.current_task().cancel()
+        try:
+            await other
+        except asyncio.CancelledError:
+            log.append("cancelled")
+
+    async def main():
+        nonlocal other
+        task = asyncio.create_task(waits())
+        for what in "ab":
+            asyncio.get_running_loop().call_soon(log.append, what)
+        other = asyncio.create_task(nothing())
+        asyncio.get_running_loop().call_soon(
+            lambda: asyncio.get_running_loop().call_soon(log.append, "c")
+        )
+        await asyncio.wait([task])
+
+    log, other = [], None
+    run(main())
+    assert log == ["a", "b", "cancelled", "c"]
+
+
+@both
+def test_an_error_on_the_way_of_a_cancel_is_the_callers(run):
+    """Else cancelling tasks that gather each other in a circle would go on for good."""
+
+    async def gathers():
+        await asyncio.gather(stop, *tasks)
+
+    async def main():
+        nonlocal stop
+        stop = asyncio.get_running_loop().create_future()
+        tasks.extend(asyncio.create_task(gathers()) for _ in range(3))
+        await turns()
+        with pytest.raises(RecursionError):
+            tasks[0].cancel()
+        await asyncio.wait(tasks)
+
+    tasks, stop = [], None
+    run(main())
+
+
+@both
 def test_cancel_and_the_result_at_the_same_time(run):
     """The future is done, the task not yet run: the cancel is delivered at the next step."""
 
@@ -949,6 +1043,48 @@ def test_futures_of_other_implementations(run):
         loop.call_soon(failing.set_exception, Shout("python"))
         with pytest.raises(Shout):
             await failing
+
+    run(main())
+
+
+every_future = pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: asyncio.get_running_loop().create_future(), id="create_future"),
+        pytest.param(lambda: asyncio.Future(), id="asyncio"),
+        pytest.param(lambda: futures._PyFuture(), id="python"),
+    ],
+)
+
+
+@both
+@every_future
+def test_the_error_of_a_yielded_future_is_thrown(run, make):
+    async def main():
+        future = make()
+        asyncio.get_running_loop().call_soon(future.set_exception, Shout("yielded"))
+        with pytest.raises(Shout, match="yielded"):
+            await yielded(future)
+        with pytest.raises(Shout):
+            await yielded(asyncio.create_task(fail(Shout())))
+        future = make()
+        asyncio.get_running_loop().call_soon(future.set_result, 1)
+        assert await yielded(future) is None
+
+    run(main())
+
+
+@both
+@every_future
+def test_a_cancel_reaches_who_yields_a_future(run, make):
+    async def main():
+        future = make()
+        task = asyncio.create_task(wait_for(yielded(future)))
+        await turns()
+        task.cancel("the reason")
+        with pytest.raises(asyncio.CancelledError, match="the reason"):
+            await task
+        assert future.cancelled()
 
     run(main())
 
@@ -1583,6 +1719,68 @@ def test_eager_start_of_our_own_task():
 
     pyasync_c.run(main())
     assert log[-1] == "ended"
+
+
+@pytest.mark.parametrize("eager", [False, pytest.param(True, marks=SINCE_3_12)])
+def test_eager_start_within_a_task_of_asyncios_own(eager):
+    async def native():
+        me = asyncio.current_task()
+        assert type(me) is asyncio.Task
+        task = pyasync_c.Task(wait_for(pyasync_c.yield_now()), eager_start=True)
+        assert asyncio.current_task() is pyasync_c.current_task() is me
+        await asyncio.sleep(0)
+        assert asyncio.current_task() is me
+        await task
+
+    async def main():
+        me = asyncio.current_task()
+        with reports() as seen:
+            keywords = {"eager_start": True} if eager else {}
+            task = asyncio.Task(native(), loop=asyncio.get_running_loop(), **keywords)
+            assert asyncio.current_task() is me
+            await task
+            assert asyncio.current_task() is me
+        assert seen == []
+
+    pyasync_c.run(main())
+
+
+@SINCE_3_12
+@pytest.mark.parametrize("kind", [asyncio.Task, pyasync_c.Task])
+def test_a_task_that_wakes_itself_in_its_eager_step_is_queued_when_that_is_over(kind):
+    async def work():
+        asyncio.current_task().cancel()
+        loop.call_soon(log.append, "callback")
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            log.append("cancelled")
+
+    async def main():
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        await kind(work(), loop=loop, eager_start=True)
+
+    log, loop = [], None
+    pyasync_c.run(main())
+    assert log == ["callback", "cancelled"]
+
+
+def test_the_eager_steps_within_a_poll_share_its_budget():
+    async def work():
+        notify.notify_one()
+        await notify.notified()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.call_soon(log.append, "callback")
+        for i in range(1000):
+            await pyasync_c.Task(work(), loop=loop, eager_start=True)
+            log.append(i)
+
+    log, notify = [], pyasync_c.Notify()
+    pyasync_c.run(main())
+    assert 100 < log.index("callback") < 200
 
 
 def test_what_cannot_start_eagerly_is_queued():

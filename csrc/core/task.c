@@ -121,16 +121,22 @@ task_complete(struct pac_task *t, bool cancelled)
     }
 }
 
-void
-pac_task_run(struct pac_task *t)
+/* `within` a poll in progress, whose budget it shares; else it has one of its own. */
+static inline void
+task_run(struct pac_task *t, bool within)
 {
     enum pac_task_duty duty = pac_task_transition_to_running(&t->state);
     if (PAC_LIKELY(duty == PAC_TASK_POLL)) {
         struct pac_waker waker = pac_task_waker(t);
         struct pac_context cx = {&waker};
-        pac_budget_left = PAC_BUDGET;
+        bool shares_budget = within && pac_budget_left >= 0;
+        if (!shares_budget) {
+            pac_budget_left = PAC_BUDGET;
+        }
         enum pac_poll poll = pac_future_poll(t->future, &cx);
-        pac_budget_left = PAC_BUDGET_UNLIMITED;
+        if (!shares_budget) {
+            pac_budget_left = PAC_BUDGET_UNLIMITED;
+        }
         if (poll == PAC_READY) {
             task_complete(t, false);
             pac_task_unref(t);
@@ -154,6 +160,21 @@ pac_task_run(struct pac_task *t)
         case PAC_TASK_NOTHING:
             break;
     }
+}
+
+void
+pac_task_run(struct pac_task *t)
+{
+    task_run(t, false);
+}
+
+void
+pac_task_run_at_once(struct pac_task *t)
+{
+    enum pac_task_duty duty = pac_task_transition_to_notified_by_ref(&t->state);
+    PAC_ASSERT(duty == PAC_TASK_SUBMIT);
+    (void)duty;
+    task_run(t, true);
 }
 
 void

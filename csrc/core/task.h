@@ -69,6 +69,10 @@ void pac_task_unref(struct pac_task *t);
 /* Executor only: `t` was taken from the queue; POLL it with its waker and settle what follows. */
 void pac_task_run(struct pac_task *t);
 
+/* Executor only: run `t`, which is idle and was never run, now: perhaps within the poll of another task,
+ * on whose budget it runs then. */
+void pac_task_run_at_once(struct pac_task *t);
+
 /* Executor only, closing: end `t` now, unless it has ended. The caller holds a reference. */
 void pac_task_shutdown(struct pac_task *t);
 

@@ -124,25 +124,12 @@ listen_to_foreign(struct pacpy_branch *b)
     return added == NULL ? -1 : 0;
 }
 
-/* 1 or 0, or -1 and an exception. */
-static int
-is_done(struct pacpy_state *st, PyObject *awaitable)
-{
-    if (pacpy_is_completion(st, awaitable)) {
-        return pacpy_completion_of(awaitable)->outcome != PACPY_PENDING;
-    }
-    PyObject *done = PyObject_CallMethodNoArgs(awaitable, st->str_done);
-    int truth = done == NULL ? -1 : PyObject_IsTrue(done);
-    Py_XDECREF(done);
-    return truth;
-}
-
 /* Listen to the task or future of `b`. 0, or -1 and an exception. */
 static int
 listen(struct pacpy_branch *b)
 {
     BranchesObject *self = b->owner;
-    int done = is_done(self->base.st, b->awaitable);
+    int done = pacpy_future_is_done(self->base.st, b->awaitable);
     if (done < 0) {
         return -1;
     }

@@ -15,7 +15,9 @@ static void
 cancel_task(struct pacpy_state *st, PyObject *task)
 {
     if (Py_IS_TYPE(task, st->Task_type)) {
-        pacpy_task_cancel(pacpy_task_of(task), NULL);
+        if (pacpy_task_cancel(pacpy_task_of(task), NULL) < 0) {
+            PyErr_WriteUnraisable(task);
+        }
         return;
     }
     PyObject *done = PyObject_CallMethod(st->asyncio_support, "cancel_unless_closed", "O", task);

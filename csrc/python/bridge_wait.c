@@ -2,6 +2,8 @@
  * an await. */
 #include "bridge_object.h"
 
+#include "completion.h"
+
 /* ---- the wait: a future whose poll sets an asyncio future ----------------------------------- */
 
 /* The exception that came out of setting an asyncio future. What must leave the loop does so when
@@ -24,21 +26,9 @@ turn_failed(BridgeObject *b, LoopObject *own_loop, PyObject *source)
 }
 
 static int
-is_done(struct pacpy_state *st, PyObject *asyncio_future)
-{
-    PyObject *done = PyObject_CallMethodNoArgs(asyncio_future, st->str_done);
-    if (done == NULL) {
-        return -1;
-    }
-    int answer = PyObject_IsTrue(done);
-    Py_DECREF(done);
-    return answer;
-}
-
-static int
 finish(struct pacpy_state *st, PyObject *asyncio_future)
 {
-    int done = is_done(st, asyncio_future);
+    int done = pacpy_future_is_done(st, asyncio_future);
     if (done != 0) {
         return done;
     }
@@ -262,7 +252,7 @@ future_to_wait_for(struct pacpy_state *st, PyObject *present, PyObject *loop)
 {
     if (present != NULL) {
         Py_INCREF(present);
-        int done = is_done(st, present);
+        int done = pacpy_future_is_done(st, present);
         if (done == 0) {
             return present;
         }

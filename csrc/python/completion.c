@@ -197,6 +197,75 @@ pacpy_completion_result(struct pacpy_completion *c)
     return NULL;
 }
 
+int
+pacpy_future_is_done(struct pacpy_state *st, PyObject *future)
+{
+    if (pacpy_is_completion(st, future)) {
+        return pacpy_completion_of(future)->outcome != PACPY_PENDING;
+    }
+    Py_INCREF(future); /* it may run anything */
+    PyObject *done = PyObject_CallMethodNoArgs(future, st->str_done);
+    Py_DECREF(future);
+    int truth = done == NULL ? -1 : PyObject_IsTrue(done);
+    Py_XDECREF(done);
+    return truth;
+}
+
+/* Is `future`, one of ours, what `coroutine` is suspended in, below what that awaits, and below that? 1
+ * or 0, or -1 and an exception. */
+static int
+is_awaited_plainly(struct pacpy_state *st, PyObject *future, PyObject *coroutine)
+{
+    PyObject *op = Py_NewRef(coroutine);
+    while (PyCoro_CheckExact(op) || PyGen_CheckExact(op)) {
+        PyObject *awaited = PyObject_GetAttr(op, PyCoro_CheckExact(op) ? st->str_cr_await
+                                                                       : st->str_gi_yieldfrom);
+        Py_DECREF(op);
+        if (awaited == NULL) {
+            return -1;
+        }
+        op = awaited;
+    }
+    int is = op == future || pacpy_future_of_iter(st, op) == future;
+    Py_DECREF(op);
+    return is;
+}
+
+int
+pacpy_future_error(struct pacpy_state *st, PyObject *future, PyObject *coroutine,
+                   PyObject **exception)
+{
+    PyObject *result;
+    bool cancelled = false;
+    *exception = NULL;
+    if (PAC_LIKELY(pacpy_is_completion(st, future))) {
+        struct pacpy_completion *c = pacpy_completion_of(future);
+        cancelled = c->outcome == PACPY_CANCELLED;
+        if (PAC_LIKELY(!cancelled && !pacpy_completion_failed(c))) {
+            return 0;
+        }
+        int plainly = coroutine == NULL ? 0 : is_awaited_plainly(st, future, coroutine);
+        if (plainly != 0) {
+            return plainly < 0 ? -1 : 0;
+        }
+        result = pacpy_completion_result(c);
+    }
+    else {
+        Py_INCREF(future); /* it may run anything */
+        result = PyObject_CallMethodNoArgs(future, st->str_result);
+        Py_DECREF(future);
+    }
+    if (result != NULL) {
+        Py_DECREF(result);
+        return 0;
+    }
+    if (cancelled && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return -1;
+    }
+    *exception = PyErr_GetRaisedException();
+    return 0;
+}
+
 /* ---- memory --------------------------------------------------------------------------------- */
 
 int
@@ -521,9 +590,9 @@ completion_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObjec
     if (c == NULL || one_optional(args, nargs, kwnames, c->st->str_msg, 0, true, &message) < 0) {
         return NULL;
     }
-    bool cancelled = Task_Check(c->st, op) ? pacpy_task_cancel(pacpy_task_of(op), message)
-                                           : pacpy_completion_cancel(c, message);
-    return PyBool_FromLong(cancelled);
+    int cancelled = Task_Check(c->st, op) ? pacpy_task_cancel(pacpy_task_of(op), message)
+                                          : pacpy_completion_cancel(c, message);
+    return cancelled < 0 ? NULL : PyBool_FromLong(cancelled);
 }
 
 static PyObject *

@@ -103,6 +103,16 @@ bool pacpy_completion_cancel(struct pacpy_completion *c, PyObject *message);
  * CANCELLED. */
 PyObject *pacpy_completion_result(struct pacpy_completion *c);
 
+/* Is `future`, any implementation's, done? 1 or 0, or -1 and an exception. */
+int pacpy_future_is_done(struct pacpy_state *st, PyObject *future);
+
+/* What `future`, any implementation's and done, has ended with, if that is to be thrown into `coroutine`,
+ * which has yielded it: *exception, a new reference, or NULL. A future of ours that it awaits plainly
+ * raises that by itself, where it is awaited. `coroutine` may be NULL: whatever awaits it. 0; or -1 and
+ * MemoryError, and it can be asked again. */
+int pacpy_future_error(struct pacpy_state *st, PyObject *future, PyObject *coroutine,
+                       PyObject **exception);
+
 /* A new CancelledError with the message, or the very one that ended it. */
 PyObject *pacpy_completion_make_cancelled_error(struct pacpy_completion *c);
 
@@ -135,6 +145,9 @@ PySendResult pacpy_completion_send(PyObject *op, PyObject *arg, PyObject **resul
 /* Take the `__next__` that tp_iternext has brought out of the type again: to Python a future is no
  * iterator, as asyncio's is none. 0 or -1. */
 int pacpy_hide_next(PyTypeObject *type);
+
+/* What the iterator `op`, from pacpy_future_iter, is of: borrowed; NULL: of nothing, or something else. */
+PyObject *pacpy_future_of_iter(struct pacpy_state *st, PyObject *op);
 
 /* The methods and attributes of asyncio.Future, for both types. */
 extern PyMethodDef pacpy_completion_methods[];

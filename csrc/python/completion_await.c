@@ -27,6 +27,12 @@ pacpy_future_iter(PyObject *op)
     return iter;
 }
 
+PyObject *
+pacpy_future_of_iter(struct pacpy_state *st, PyObject *op)
+{
+    return Py_IS_TYPE(op, st->FutureIter_type) ? ((FutureIterObject *)op)->future : NULL;
+}
+
 /* One step of awaiting `op`, which is a completion. PYGEN_NEXT: the future itself, for the task to
  * wait for. */
 static PySendResult

@@ -17,9 +17,8 @@ running_loop(struct pacpy_state *st)
     return loop;
 }
 
-/* What asyncio holds as the current task of `loop`: borrowed, for comparing only; NULL: none. */
-static PyObject *
-current_task_of(struct pacpy_state *st, PyObject *loop)
+PyObject *
+pacpy_asyncio_current_task(struct pacpy_state *st, PyObject *loop)
 {
     PyObject *task;
     if (st->asyncio_current_tasks != NULL) {
@@ -65,7 +64,7 @@ pacpy_frame_push_under_loop(struct pacpy_state *st, struct pacpy_frame *frame,
 {
     frame_init(frame, cx);
     frame->loop = loop;
-    frame->current_task = frame->driver = current_task_of(st, loop);
+    frame->current_task = frame->driver = pacpy_asyncio_current_task(st, loop);
     note_version(st, frame);
     pacpy_frame_top = frame;
 }
@@ -84,7 +83,7 @@ pacpy_frame_push_by_hand(struct pacpy_state *st, struct pacpy_frame *frame, stru
         PyObject *loop = running_loop(st);
         if (loop != NULL) {
             frame->loop = loop;
-            frame->current_task = current_task_of(st, loop);
+            frame->current_task = pacpy_asyncio_current_task(st, loop);
             Py_DECREF(loop); /* it runs on this thread, below us */
         }
     }
@@ -104,7 +103,7 @@ pacpy_frame_still_current(struct pacpy_state *st, struct pacpy_frame *frame)
         Py_XDECREF(loop);
         return loop == NULL;
     }
-    if (current_task_of(st, frame->loop) != frame->current_task) {
+    if (pacpy_asyncio_current_task(st, frame->loop) != frame->current_task) {
         return false;
     }
     note_version(st, frame);

@@ -42,6 +42,9 @@ pacpy_frame_pop(struct pacpy_frame *frame)
 /* The task that runs on this thread, ours or a foreign loop's: borrowed, for comparing; NULL: none. */
 PyObject *pacpy_frame_current_task(struct pacpy_state *st);
 
+/* What asyncio holds as the current task of `loop`, which runs on this thread: borrowed, NULL: none. */
+PyObject *pacpy_asyncio_current_task(struct pacpy_state *st, PyObject *loop);
+
 /* The slow half of pacpy_frame_current: asks asyncio. */
 bool pacpy_frame_still_current(struct pacpy_state *st, struct pacpy_frame *frame);
 

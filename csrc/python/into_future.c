@@ -155,24 +155,6 @@ replace_waker(IntoFutureObject *self, struct pac_context *cx)
     }
 }
 
-/* 1 or 0, or -1 and an exception. */
-static int
-is_done(struct pacpy_state *st, PyObject *asyncio_future)
-{
-    if (pacpy_is_completion(st, asyncio_future)) {
-        return pacpy_completion_of(asyncio_future)->outcome != PACPY_PENDING;
-    }
-    Py_INCREF(asyncio_future);
-    PyObject *done = PyObject_CallMethodNoArgs(asyncio_future, st->str_done);
-    Py_DECREF(asyncio_future);
-    if (done == NULL) {
-        return -1;
-    }
-    int answer = PyObject_IsTrue(done);
-    Py_DECREF(done);
-    return answer;
-}
-
 /* Wait no longer for what it waits for, if anything; `is_over`: that has told us so already.
  * Exceptions are printed. */
 static void
@@ -194,6 +176,20 @@ stop_waiting(IntoFutureObject *self, bool is_over)
     Py_XDECREF(waiting_for);
 }
 
+/* What it waits for is done: the error that this ended with is thrown into the coroutine, as a task
+ * does it (end_wait in task.c). 0; or -1 and an exception, to be polled again. */
+static int
+end_wait(IntoFutureObject *self)
+{
+    PyObject *exception;
+    if (pacpy_future_error(self->base.st, self->waiting_for, self->iterator, &exception) < 0) {
+        return -1;
+    }
+    stop_waiting(self, true);
+    Py_XSETREF(self->throw_next, exception);
+    return 0;
+}
+
 /* Have `asyncio_future`, one of ours, wake this poll's waker. 0, or -1 and RuntimeError. */
 static int
 wait_for_completion(IntoFutureObject *self, struct pac_context *cx, PyObject *asyncio_future)
@@ -205,11 +201,11 @@ wait_for_completion(IntoFutureObject *self, struct pac_context *cx, PyObject *as
         return -1;
     }
     c->blocking = false;
+    self->waiting_for = Py_NewRef(asyncio_future);
     if (c->outcome != PACPY_PENDING) {
         pac_waker_wake_by_ref(cx->waker);
         return 0;
     }
-    self->waiting_for = Py_NewRef(asyncio_future);
     replace_waker(self, cx);
     pacpy_completion_listen(c, &self->listener.listener);
     return 0;
@@ -396,16 +392,16 @@ IntoFuture_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
         stop_waiting(self, false);
     }
     else if (self->waiting_for != NULL) {
-        int done = is_done(st, self->waiting_for);
+        int done = pacpy_future_is_done(st, self->waiting_for);
         if (done == 0 && self->waiting_for != NULL) {
             replace_waker(self, cx);
             return 0;
         }
-        if (done >= 0) {
-            stop_waiting(self, true);
-        }
-        else {
+        if (done < 0) {
             return -1;
+        }
+        if (self->waiting_for != NULL && end_wait(self) < 0) {
+            return PACPY_REFUSED;
         }
     }
     PyObject *iterator = started_iterator(self);

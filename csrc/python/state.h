@@ -155,6 +155,7 @@
     X(connection_lost)          \
     X(connection_made)          \
     X(context)                  \
+    X(cr_await)                 \
     X(cr_suspended)             \
     X(create_future)            \
     X(data_received)            \
@@ -165,6 +166,7 @@
     X(eof_received)             \
     X(get_buffer)               \
     X(get_loop)                 \
+    X(gi_yieldfrom)             \
     X(join)                     \
     X(msg)                      \
     X(name)                     \

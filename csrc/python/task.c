@@ -115,6 +115,7 @@ wakeup(PyObject *op, PyObject *future)
     if (!is_waited_for(t, future) || t->core == NULL) {
         Py_RETURN_NONE;
     }
+    Py_SETREF(t->waiting_for, Py_NewRef(future)); /* the one to ask, as asyncio does */
     if (pacpy_running_loop != loop || pacpy_frame_top != NULL || loop->current_entry != NULL) {
         pacpy_task_future_done(t);
         Py_RETURN_NONE;
@@ -267,9 +268,9 @@ finish_with_exception(struct pacpy_task *t)
     pacpy_ensure_exception();
     PyObject *exc = PyErr_GetRaisedException();
     if (PyErr_GivenExceptionMatches(exc, c->st->asyncio_CancelledError)) {
-        /* The very exception is raised again where the task is awaited. */
+        /* The very exception is raised again where the task is awaited, once. */
         c->exception = exc;
-        pacpy_completion_cancel(c, c->cancel_message);
+        pacpy_completion_cancel(c, NULL);
         return;
     }
     pacpy_completion_set_exception(c, exc);
@@ -292,10 +293,10 @@ exception_to_throw(struct pacpy_task *t)
         if (cancelled == NULL) {
             return NULL;
         }
-        t->must_cancel = false;
         Py_XDECREF(exc);
         exc = cancelled;
     }
+    t->must_cancel = false;
     t->throw_next = NULL;
     return exc;
 }
@@ -423,6 +424,22 @@ step(struct pacpy_task *t, struct pac_context *cx, PyObject **result)
     return sent;
 }
 
+/* What the task has waited for is done. An error is thrown into the coroutine, since one that yields
+ * futures without awaiting them does not ask them. 0; or -1 and MemoryError: to be tried again. */
+static int
+end_wait(struct pacpy_task *t)
+{
+    /* A cancel of the task itself gives way to that of the future. */
+    PyObject *coroutine = t->must_cancel ? NULL : t->coroutine;
+    if (PAC_LIKELY(t->throw_next == NULL) &&
+        pacpy_future_error(t->completion.st, t->waiting_for, coroutine, &t->throw_next) < 0) {
+        return -1;
+    }
+    t->wait_is_over = false;
+    Py_CLEAR(t->waiting_for);
+    return 0;
+}
+
 static enum pac_poll
 task_future_poll(struct pac_future *future, struct pac_context *cx)
 {
@@ -434,8 +451,11 @@ task_future_poll(struct pac_future *future, struct pac_context *cx)
             loop->spurious_polls++;
             return PAC_PENDING;
         }
-        t->wait_is_over = false;
-        Py_CLEAR(t->waiting_for);
+        if (PAC_UNLIKELY(end_wait(t) < 0)) {
+            PyErr_Clear();
+            pac_task_wake(t->core);
+            return PAC_PENDING;
+        }
     }
     uint64_t began_ns = PAC_UNLIKELY(loop->debug) ? pac_clock_ns() : 0;
     PyObject *result;
@@ -443,6 +463,9 @@ task_future_poll(struct pac_future *future, struct pac_context *cx)
         case PYGEN_NEXT:
             if (PAC_LIKELY(result == t->completion.st->suspended)) {
                 Py_DECREF(result);
+                if (PAC_UNLIKELY(t->must_cancel)) {
+                    pac_task_wake(t->core);
+                }
             }
             else if (PAC_LIKELY(result == Py_None)) {
                 Py_DECREF(result);
@@ -660,23 +683,23 @@ task_queue(PyObject *op, bool idle)
     return 0;
 }
 
-/* Run the first step at once, within whatever is running. */
+/* Run the first step at once, within whatever is running: perhaps a task of asyncio's own, which is
+ * the current one then, whatever we last put there. */
 static void
 task_start_eagerly(PyObject *op)
 {
     struct pacpy_task *t = pacpy_task_of(op);
     LoopObject *loop = task_loop(t);
-    PyObject *outer = loop->current_entry;
-    struct pac_task *core = pac_task_ref(t->core);
-    struct pac_waker waker = pac_task_waker(core);
-    struct pac_context cx = {&waker};
-    if (task_future_poll(&t->future, &cx) == PAC_READY) {
-        pac_task_shutdown(core);
-    }
-    pac_task_unref(core);
+    PyObject *entry = loop->current_entry;
+    PyObject *outer = Py_XNewRef(pacpy_asyncio_current_task(loop->st, (PyObject *)loop));
+    pac_task_run_at_once(t->core);
     if (pacpy_loop_set_current(loop, outer) < 0) {
         PyErr_WriteUnraisable(op);
     }
+    else {
+        loop->current_entry = entry;
+    }
+    Py_XDECREF(outer);
 }
 
 int
@@ -753,11 +776,7 @@ static void
 close_refused(struct pacpy_state *st, PyObject *coroutine)
 {
     PyObject *error = PyErr_GetRaisedException();
-    PyObject *closed = PyObject_CallMethodNoArgs(coroutine, st->str_close);
-    if (closed == NULL) {
-        PyErr_WriteUnraisable(coroutine);
-    }
-    Py_XDECREF(closed);
+    pacpy_close_iterator(st, coroutine);
     PyErr_SetRaisedException(error);
 }
 

@@ -77,10 +77,11 @@ void pacpy_task_lend_polls(struct pac_task *core);
 /* The Python task that `core` is the core of, borrowed; NULL if it is something else's. */
 PyObject *pacpy_task_object_of_core(struct pac_task *core);
 
-/* asyncio's cancel: a request, counted, thrown at the await. False: it has ended. `message` may be
- * NULL. However long the chain of tasks that await tasks, it takes no stack; tasks that await each
- * other in a circle all end. */
-bool pacpy_task_cancel(struct pacpy_task *t, PyObject *message);
+/* asyncio's cancel: a request, counted, thrown at the await. 1; or 0, it has ended; or -1 and the
+ * exception of another implementation's cancel() that was asked on the way. `message` may be NULL.
+ * However long the chain of tasks that await tasks, it takes no stack; tasks that await each other in a
+ * circle all end. */
+int pacpy_task_cancel(struct pacpy_task *t, PyObject *message);
 
 /* Ask what the task waits for (something) to be cancelled. 1, 0, or -1 with an exception. */
 int pacpy_task_cancel_waiting_for(struct pacpy_task *t, PyObject *message);

@@ -32,6 +32,14 @@ pacpy_task_cancel_waiting_for(struct pacpy_task *t, PyObject *message)
     return truth;
 }
 
+/* Then its poll sees to what is to be done: in the place in the queue that this has, and not that
+ * of the request, which it makes itself or has somebody make. */
+static inline bool
+is_being_polled(struct pacpy_task *t)
+{
+    return (pac_task_state_load(&t->core->state) & PAC_TASK_RUNNING) != 0;
+}
+
 /* The pending task of ours that `t` awaits; NULL if it awaits anything else. */
 static inline struct pacpy_task *
 awaited_task(const struct pacpy_task *t)
@@ -72,30 +80,29 @@ follow_cancel(struct pacpy_task *t)
     return t;
 }
 
-bool
+int
 pacpy_task_cancel(struct pacpy_task *t, PyObject *message)
 {
     t->completion.log_traceback = false;
     if (t->completion.outcome != PACPY_PENDING) {
-        return false;
+        return 0;
     }
     t = follow_cancel(t);
     struct pacpy_completion *c = &t->completion;
     bool is_circle = awaited_task(t) != NULL;
     if (t->waiting_for != NULL && !is_circle) {
         int cancelled = pacpy_task_cancel_waiting_for(t, message);
-        if (cancelled < 0) {
-            PyErr_WriteUnraisable(t->waiting_for);
-        }
-        if (cancelled > 0) {
-            return true;
+        if (cancelled != 0) {
+            /* An exception is the caller's: to go on would ask each of the futures that are gathered in
+             * a circle again and again. */
+            return cancelled;
         }
     }
     t->must_cancel = true;
     Py_XSETREF(c->cancel_message, Py_XNewRef(message));
-    if ((t->waiting_for == NULL || is_circle) && t->core != NULL) {
+    if ((t->waiting_for == NULL || is_circle) && t->core != NULL && !is_being_polled(t)) {
         /* Suspended in a leaf of ours, or queued: the next poll throws. */
         pac_task_wake(t->core);
     }
-    return true;
+    return 1;
 }

@@ -60,19 +60,17 @@ expire(TimeoutObject *self)
     /* First, so that what cancelling runs finds it like this. */
     self->state = EXPIRING;
     PyObject *task = Py_NewRef(self->task);
-    int status = 0;
+    int status;
     if (Py_IS_TYPE(task, self->st->Task_type)) {
-        pacpy_task_cancel(pacpy_task_of(task), NULL);
+        status = pacpy_task_cancel(pacpy_task_of(task), NULL) < 0 ? -1 : 0;
     }
     else {
         PyObject *done = PyObject_CallMethodNoArgs(task, self->st->str_cancel);
-        if (done == NULL) {
-            if (self->state == EXPIRING) {
-                self->state = ENTERED;
-            }
-            status = -1;
-        }
+        status = done == NULL ? -1 : 0;
         Py_XDECREF(done);
+    }
+    if (status < 0 && self->state == EXPIRING) {
+        self->state = ENTERED;
     }
     Py_DECREF(task);
     return status;

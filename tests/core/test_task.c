@@ -796,6 +796,105 @@ joining_spends_the_budget(void)
     tear_down();
 }
 
+/* ---- run at once ---------------------------------------------------------------------------- */
+
+static struct pac_task *
+spawn_idle(struct probe *p)
+{
+    enum pac_status status;
+    struct pac_task *t = pac_executor_spawn_idle(ex, &p->future, &status);
+    CHECK_INT(status, PAC_OK);
+    return t;
+}
+
+/* Wakes itself, and is not queued before its poll is over: behind what it has spawned. */
+static enum pac_poll
+step_wake_self_and_spawn(struct probe *p, struct pac_context *cx)
+{
+    static struct probe spawned;
+    order[order_length++] = 1;
+    if (p->polls == 1) {
+        pac_waker_wake_by_ref(cx->waker);
+        CHECK_INT(ex->scheduler.ready.length, 0);
+        probe_init(&spawned, step_note);
+        pac_task_unref(spawn(&spawned));
+    }
+    return PAC_PENDING;
+}
+
+static void
+one_that_is_run_at_once_is_queued_when_its_poll_is_over(void)
+{
+    struct probe p;
+    set_up();
+    order_length = 0;
+    probe_init(&p, step_wake_self_and_spawn);
+    struct pac_task *t = spawn_idle(&p);
+    pac_task_run_at_once(t);
+    CHECK_INT(ex->scheduler.ready.length, 2);
+    turn();
+    turn();
+    CHECK_INT(order_length, 3);
+    CHECK(order[0] == 1 && order[1] == 2 && order[2] == 1);
+    CHECK_INT(p.polls, 2);
+    pac_task_unref(t);
+    tear_down();
+}
+
+static void
+one_that_is_run_at_once_may_end_with_that(void)
+{
+    struct probe p;
+    set_up();
+    probe_init(&p, step_ready);
+    struct pac_task *t = spawn_idle(&p);
+    pac_task_run_at_once(t);
+    CHECK(pac_task_is_complete(t));
+    CHECK(!t->cancelled);
+    CHECK_INT(p.drops, 1);
+    pac_task_unref(t);
+    tear_down();
+}
+
+static enum pac_poll
+step_run_another_at_once(struct probe *p, struct pac_context *cx)
+{
+    struct probe inner;
+    (void)p;
+    probe_init(&inner, step_join_for_ever);
+    pac_budget_left = 10;
+    struct pac_task *t = spawn_idle(&inner);
+    pac_task_run_at_once(t);
+    CHECK_INT(inner.left, 10);
+    CHECK_INT(pac_budget_left, 0);
+    pac_task_shutdown(t);
+    pac_task_unref(t);
+    (void)cx;
+    return PAC_READY;
+}
+
+static void
+one_that_is_run_within_a_poll_has_the_budget_of_that(void)
+{
+    struct probe done, outer, alone;
+    set_up();
+    probe_init(&done, step_ready);
+    ended = spawn(&done);
+    turn();
+    probe_init(&outer, step_run_another_at_once);
+    pac_task_unref(spawn(&outer));
+    turn();
+    CHECK_INT(outer.drops, 1);
+    probe_init(&alone, step_join_for_ever);
+    struct pac_task *t = spawn_idle(&alone);
+    pac_task_run_at_once(t);
+    CHECK_INT(alone.left, PAC_BUDGET);
+    CHECK_INT(pac_budget_left, PAC_BUDGET_UNLIMITED);
+    pac_task_unref(t);
+    pac_task_unref(ended);
+    tear_down();
+}
+
 int
 main(void)
 {
@@ -820,5 +919,8 @@ main(void)
     RUN(a_replaced_join_waker_is_dropped_when_the_new_one_stands);
     RUN(joining_from_another_thread_races_completion);
     RUN(joining_spends_the_budget);
+    RUN(one_that_is_run_at_once_is_queued_when_its_poll_is_over);
+    RUN(one_that_is_run_at_once_may_end_with_that);
+    RUN(one_that_is_run_within_a_poll_has_the_budget_of_that);
     return TESTING_RESULT();
 }
