@@ -71,9 +71,9 @@ MODES = {
         ),
         Mode(
             "valgrind",
-            # valgrind runs one thread at a time and changes over slowly: a test whose threads wait
-            # for each other thousands of times does fewer rounds if TESTING_VALGRIND is defined, and
-            # the tutorial's delays are longer.
+            # valgrind runs one thread at a time and changes over slowly. With TESTING_VALGRIND, a
+            # test whose threads wait for each other thousands of times does fewer rounds, and the
+            # tutorial's delays are longer.
             ["-O1", "-g", "-DPAC_DEBUG", "-DTESTING_VALGRIND"],
             wrapper=["valgrind", "--fair-sched=yes", "--quiet", "--error-exitcode=99"]
             + ["--leak-check=full", "--errors-for-leak-kinds=definite,possible"],
