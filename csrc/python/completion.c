@@ -218,8 +218,8 @@ is_awaited_plainly(struct pacpy_state *st, PyObject *future, PyObject *coroutine
 {
     PyObject *op = Py_NewRef(coroutine);
     while (PyCoro_CheckExact(op) || PyGen_CheckExact(op)) {
-        PyObject *awaited = PyObject_GetAttr(op, PyCoro_CheckExact(op) ? st->str_cr_await
-                                                                       : st->str_gi_yieldfrom);
+        PyObject *awaited =
+            PyObject_GetAttr(op, PyCoro_CheckExact(op) ? st->str_cr_await : st->str_gi_yieldfrom);
         Py_DECREF(op);
         if (awaited == NULL) {
             return -1;
