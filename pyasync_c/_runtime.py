@@ -113,9 +113,9 @@ class Runtime:
     """One executor for several runs; a context manager that closes it.
 
     Tasks that are left when run() returns stay suspended until the next run; close() cancels and
-    finishes them. `debug` is asyncio's debug mode; None: as PYTHONASYNCIODEBUG and -X dev say.
-    Belongs to the thread that uses it, but for what handle() returns. Stands for Tokio's
-    current_thread Runtime, and does what asyncio.Runner does.
+    finishes them. `debug` is asyncio's debug mode, which also names a task that nothing will wake;
+    None: as PYTHONASYNCIODEBUG and -X dev say. Belongs to the thread that uses it, but for what
+    handle() returns. Stands for Tokio's current_thread Runtime, and does what asyncio.Runner does.
 
     clock="virtual": now(), loop.time() and all timers are on a clock that starts at 0.0, stands
     still while anything runs, and jumps to the next deadline when all tasks wait. Descriptors are

@@ -1,9 +1,11 @@
 """Wakers: woken from any thread, with the GIL or without, at any time, also too late."""
 
 import asyncio
+import contextlib
 import copy
 import ctypes
 import threading
+import time
 import weakref
 
 import pytest
@@ -594,3 +596,52 @@ def test_a_context_made_by_hand_stays_valid():
 def test_a_context_wants_a_waker(bad):
     with pytest.raises(TypeError, match="Waker"):
         Context(bad)
+
+
+# ── debug mode ───────────────────────────────────────────────────────────────────────────────
+
+
+class KeepsNoWaker(pyasync_c.Future):
+    def poll(self, cx):
+        return pyasync_c.PENDING
+
+
+class KeepsOne(pyasync_c.Future):
+    def poll(self, cx):
+        self.waker = cx.waker
+        return pyasync_c.PENDING
+
+
+@pytest.mark.parametrize(
+    "make, lost",
+    [
+        (KeepsNoWaker, True),
+        (pyasync_c.pending, True),
+        (lambda: pyasync_c.join(KeepsNoWaker()), True),
+        (KeepsOne, False),
+        (lambda: pyasync_c.select(KeepsNoWaker(), pyasync_c.sleep(1000)), False),
+        (lambda: pyasync_c.sleep(1000), False),
+        (lambda: pyasync_c.Notify().notified(), False),
+        (lambda: pyasync_c.spawn_blocking(time.sleep, 0.05), False),
+        (lambda: asyncio.sleep(1000), False),
+        (lambda: asyncio.Event().wait(), False),
+    ],
+)
+def test_debug_mode_names_a_task_that_nothing_will_wake(make, lost, caplog):
+    async def wait():
+        await make()
+
+    async def main():
+        task = pyasync_c.spawn(wait(), name="left alone")
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    pyasync_c.run(main(), debug=True)
+    told = [r.message for r in caplog.records if "nothing has kept a waker" in r.message]
+    assert len(told) == lost
+    assert all("left alone" in message for message in told)
+    caplog.clear()
+    pyasync_c.run(main(), debug=False)
+    assert not caplog.records

@@ -488,7 +488,7 @@ task_future_poll(struct pac_future *future, struct pac_context *cx)
             break;
     }
     if (PAC_UNLIKELY(began_ns != 0)) {
-        pacpy_loop_note_duration(loop, began_ns, task_object(t));
+        pacpy_task_note_poll(task_object(t), began_ns);
     }
     if (t->completion.outcome == PACPY_PENDING) {
         return PAC_PENDING;

@@ -77,6 +77,9 @@ void pacpy_task_lend_polls(struct pac_task *core);
 /* The Python task that `core` is the core of, borrowed; NULL if it is something else's. */
 PyObject *pacpy_task_object_of_core(struct pac_task *core);
 
+/* Debug mode: `op` was polled since `began_ns`, and no exception is set. */
+void pacpy_task_note_poll(PyObject *op, uint64_t began_ns);
+
 /* asyncio's cancel: a request, counted, thrown at the await. 1; or 0, it has ended; or -1 and the
  * exception of another implementation's cancel() that was asked on the way. `message` may be NULL.
  * However long the chain of tasks that await tasks, it takes no stack; tasks that await each other in a
