@@ -97,6 +97,23 @@ def test_through_a_pipe(run):
 
 
 @every_transport
+def test_it_is_closing_when_its_protocol_hears_of_the_end(run):
+    class Asks(Recorder):
+        def eof_received(self):
+            self.note(self.transport.is_closing())
+            self.transport.close()
+
+    async def main():
+        read, write = pipe_files()
+        _, heard = await reading(read, Asks)
+        write.close()
+        assert await heard.lost is None
+        assert heard.calls == ["made", True, "lost"]
+
+    run(main())
+
+
+@every_transport
 @pytest.mark.parametrize("kind", ["packets", "SEQPACKET", "DGRAM"])
 def test_what_keeps_messages_apart(run, kind):
     async def main():

@@ -28,7 +28,7 @@ static void
 read_end(TransportObject *t)
 {
     pacpy_transport_note(t, "%r was closed by peer");
-    t->at_eof = true;
+    t->at_eof = t->closing = true;
     PyObject *done = pacpy_transport_call(t, t->st->str_eof_received, NULL);
     if (done == NULL) {
         pacpy_transport_report(t, "eof_received()");
