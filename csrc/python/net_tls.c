@@ -473,8 +473,8 @@ pacpy_tls_shutdown(StreamObject *s)
     if (status != PAC_OK) {
         return status;
     }
-    if (save_decrypted(self) <
-        0) { /* which could not be read after the end of this side was said */
+    /* What has come could not be read after the end of this side was said. */
+    if (save_decrypted(self) < 0) {
         return PAC_OS_ERROR;
     }
     PyObject *done = call_ssl(self, s->socket.st->str_unwrap);
