@@ -333,7 +333,7 @@ def test_an_error_that_the_end_of_this_side_meets_is_the_next_reads(run, context
     """Not what an SSLObject says that has failed before: that the stream was cut off."""
 
     async def main():
-        client, server = await tls_pair(contexts)
+        client, server = await tls_pair(contexts, "unix")
         async with client:
             await client.write_all(b"good")
             plain = socket.socket(fileno=os.dup(client.fileno()))

@@ -473,7 +473,7 @@ pacpy_tls_shutdown(StreamObject *s)
     if (status != PAC_OK) {
         return status;
     }
-    /* It could not be read after the end of this side was said. */
+    /* What has come could not be read after the end of this side was said. */
     if (save_decrypted(self) < 0) {
         return PAC_OS_ERROR;
     }
