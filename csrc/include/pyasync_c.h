@@ -301,7 +301,7 @@ struct pyasync_c_api {
      * sleeps, by one write to its descriptor, however many of its tasks there are. (Begin and end,
      * rather than an array of completions, since a worker learns one by one what becomes of its
      * values, and needs no memory for the array.) A batch belongs to one thread; it must end, and
-     * soon, as its tasks stand still until then. [any thread] */
+     * soon, as its tasks stand still until then. NULL is left alone. [any thread] */
     void (*batch_begin)(struct pyasync_c_batch *batch);
     void (*batch_end)(struct pyasync_c_batch *batch);
 

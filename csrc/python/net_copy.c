@@ -257,20 +257,24 @@ release_slots(CopyObject *self, StreamObject *s)
     }
 }
 
-/* It waits for nothing, and other operations may use the streams. */
+/* It waits for nothing, and other operations may use the streams: what stood in the pipes is read ahead
+ * before any waker is dropped, which may run anything. */
 static void
 stop(CopyObject *self)
 {
     struct direction *both[] = {&self->there, &self->back};
     for (int i = 0; i < 2; i++) {
-        struct direction *d = both[i];
-        release_slots(self, d->from);
-        pac_io_ready_drop(&d->readable);
-        pac_io_ready_drop(&d->writable);
-        if (empty_pipe(d) < 0) {
-            PyErr_WriteUnraisable((PyObject *)d->from);
+        if (empty_pipe(both[i]) < 0) {
+            PyErr_WriteUnraisable((PyObject *)both[i]->from);
         }
-        close_pipe(d);
+        close_pipe(both[i]);
+    }
+    for (int i = 0; i < 2; i++) {
+        release_slots(self, both[i]->from);
+    }
+    for (int i = 0; i < 2; i++) {
+        pac_io_ready_drop(&both[i]->readable);
+        pac_io_ready_drop(&both[i]->writable);
     }
 }
 

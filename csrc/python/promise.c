@@ -182,13 +182,17 @@ pacpy_promise_release(struct pyasync_c_promise *p, struct pyasync_c_batch *batch
 void
 pacpy_batch_begin(struct pyasync_c_batch *batch)
 {
-    pac_wake_group_init(group_of(batch));
+    if (batch != NULL) {
+        pac_wake_group_init(group_of(batch));
+    }
 }
 
 void
 pacpy_batch_end(struct pyasync_c_batch *batch)
 {
-    pac_wake_group_wake(group_of(batch));
+    if (batch != NULL) {
+        pac_wake_group_wake(group_of(batch));
+    }
 }
 
 /* ---- the awaitable -------------------------------------------------------------------------- */

@@ -798,6 +798,8 @@ null_arguments(PyObject *module, PyObject *ignored)
     PyErr_Clear();
     api->promise_release(NULL, NULL);
     api->io_close(NULL);
+    api->batch_begin(NULL);
+    api->batch_end(NULL);
     return Py_BuildValue("iiiOi", api->promise_complete(NULL, NULL, NULL),
                          api->promise_fail(NULL, NULL, NULL), api->promise_is_over(NULL),
                          api->promise_ref(NULL) == NULL ? Py_True : Py_False,
