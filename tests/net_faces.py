@@ -520,7 +520,7 @@ class Place:
         # may lose their connection twice; and the future of its streams' wait_closed() may be
         # collected before the protocol that would have asked it for its error.
         late_shutdown = getattr(error, "errno", None) == errno.ENOTCONN
-        lost_twice = "_call_connection_lost" in context["message"]
+        lost_twice = "_call_connection_lost" in context["message"] and "NoneType" in str(error)
         never_asked = self.face.name == "streams" and isinstance(error, ConnectionResetError)
         if self.runner == "asyncio" and (late_shutdown or lost_twice or never_asked):
             counts["reports of asyncio's own"] += 1
