@@ -139,9 +139,13 @@ class _AllEnded(_core.Future[None]):
 
     def poll(self, cx: _core.Context, /) -> Any:
         if self._set._running or self._set._grants:
-            self._set._leaver = cx.waker.clone()
+            self._set._leavers[self] = cx.waker.clone()
             return _core.PENDING
+        self._set._leavers.pop(self, None)
         return None
+
+    def drop(self) -> None:
+        self._set._leavers.pop(self, None)
 
 
 class JoinSet(Generic[T]):
@@ -180,7 +184,7 @@ class JoinSet(Generic[T]):
         self._joiners: OrderedDict[_JoinNext, None] = OrderedDict()
         self._spawners: OrderedDict[_SpawnWait, None] = OrderedDict()
         self._grants = 0  # room that was given to a spawn_wait() that has not used it yet
-        self._leaver: _core.Waker | None = None
+        self._leavers: dict[_AllEnded, _core.Waker] = {}  # tasks that share the set
         self._closing = False  # being left after an error: nothing is spawned
         self._closings = 0  # how often spawners were refused
 
@@ -242,7 +246,7 @@ class JoinSet(Generic[T]):
             spawner, _ = self._spawners.popitem(last=False)
             self._grants += 1
             spawner.grant()
-        self._wake_leaver()
+        self._wake_leavers()
 
     def _refuse_spawners(self) -> None:
         """Who waits for room gets none, nor does who was given some and has not used it: it may be
@@ -350,10 +354,9 @@ class JoinSet(Generic[T]):
         finally:
             self._closing = False
 
-    def _wake_leaver(self) -> None:
-        if self._leaver is not None and not self._running and not self._grants:
-            self._leaver.wake()
-            self._leaver = None
+    def _wake_leavers(self) -> None:
+        while self._leavers and not self._running and not self._grants:
+            self._leavers.pop(next(iter(self._leavers))).wake()
 
     def _unseen_errors(self) -> list[tuple[BaseException, asyncio.Task[T]]]:
         errors = []

@@ -463,6 +463,94 @@ def test_a_future_dropped_in_its_own_poll():
 # ── subclasses ───────────────────────────────────────────────────────────────────────────────
 
 
+# Each makes two futures, of which the first has what the second wakes for, or waits alone, and says
+# what is taken once both were let go of.
+def lock_handed_over():
+    lock = pyasync_c.Lock()
+    lock.try_acquire()
+    return [lock.acquire(), lock.acquire()], lock.release, lambda: int(lock.locked())
+
+
+def permits_handed_over():
+    semaphore = pyasync_c.Semaphore(1)
+    held = semaphore.try_acquire()
+    futures = [semaphore.acquire(), semaphore.acquire()]
+    return futures, held.release, lambda: 1 - semaphore.available_permits
+
+
+def notification_handed_over():
+    notify = pyasync_c.Notify()
+    return [notify.notified(), notify.notified()], notify.notify_one, lambda: 1
+
+
+@pytest.mark.parametrize("let_go", [Future.close, Future.drop])
+@pytest.mark.parametrize(
+    "make", [lock_handed_over, permits_handed_over, notification_handed_over]
+)
+def test_what_a_future_hands_on_as_it_is_dropped_it_cannot_take_again(make, let_go):
+    (first, second), hand_out, taken = make()
+    seen = []
+
+    def poll_the_first():
+        with pytest.raises(RuntimeError, match="is being dropped"):
+            first.poll(noop_context())
+        seen.append(second.poll(noop_context()))
+
+    assert first.poll(noop_context()) is PENDING
+    assert second.poll(Context(pyasync_c.Waker(poll_the_first))) is PENDING
+    hand_out()
+    let_go(first)
+    assert len(seen) == 1 and seen[0] is not PENDING
+    assert taken() == 1
+    if let_go is Future.close:
+        assert first.poll(noop_context()) is PENDING
+    else:
+        with pytest.raises(RuntimeError, match="was dropped"):
+            first.poll(noop_context())
+
+
+class PollsAsItGoes:
+    """What a Waker calls: given up with the waker, and polls a future then."""
+
+    def __init__(self, future, errors):
+        self.future = future
+        self.errors = errors
+
+    def __call__(self):
+        pass
+
+    def __del__(self):
+        try:
+            self.errors.append(self.future.poll(noop_context()))
+        except RuntimeError as error:
+            self.errors.append(str(error).partition(" ")[2])
+
+
+@pytest.mark.parametrize("let_go", [Future.close, Future.drop])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pyasync_c.Event().wait,
+        pyasync_c.Barrier(2).wait,
+        pyasync_c.CancellationToken().cancelled,
+        pyasync_c.Notify().notified,
+        pyasync_c.Lock().acquire,
+        pyasync_c.Semaphore(0).acquire,
+        pyasync_c.RwLock().write,
+        lambda: pyasync_c.OnceCell().get_or_init(pyasync_c.Notify().notified),
+    ],
+)
+def test_a_waker_that_polls_the_future_that_gives_it_up(make, let_go):
+    errors = []
+    future = make()
+    taken = future.poll(noop_context())
+    if taken is not PENDING:  # of a lock: now there is one to wait for
+        future = make()
+    future.poll(Context(pyasync_c.Waker(PollsAsItGoes(future, errors))))
+    let_go(future)
+    assert errors == ["is being dropped"]
+
+
 def test_a_subclass_may_take_any_arguments_and_need_not_call_init():
     class Sum(Future):
         def __init__(self, *terms, start=0):

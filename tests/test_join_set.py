@@ -383,6 +383,21 @@ def test_leaving_after_an_error_does_not_wait_for_a_spawn_wait_that_nobody_polls
 
 
 @every_loop
+def test_two_tasks_leave_one_set(run):
+    async def leave(tasks):
+        async with tasks:
+            pass
+
+    async def main():
+        tasks = JoinSet()
+        tasks.spawn(pyasync_c.sleep(0.01))
+        await asyncio.wait_for(asyncio.gather(leave(tasks), leave(tasks), leave(tasks)), 30)
+        assert len(tasks) == 1
+
+    run(main())
+
+
+@every_loop
 def test_leaving_waits_for_who_was_given_room_and_can_be_cancelled(run):
     async def main():
         tasks = JoinSet(limit=1)

@@ -472,6 +472,67 @@ class Never(pyasync_c.Future):
         return PENDING
 
 
+class SavesItsFuture:
+    """An iterator that is closed by the collector, and hands out what refers to it."""
+
+    future = None
+    saved = []
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return None
+
+    def close(self):
+        self.saved.append(self.future)
+
+
+def test_one_that_comes_back_while_it_is_collected_can_be_polled():
+    made = []
+
+    def make():
+        made.append(SavesItsFuture())
+        return made[-1]
+
+    future = OnceCell().get_or_init(make)
+    assert future.poll(CountingWaker().context) is PENDING
+    made.pop().future = future
+    del make, made, future
+    gc.collect()
+    (future,) = SavesItsFuture.saved
+    SavesItsFuture.saved.clear()
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+        future.poll(CountingWaker().context)
+
+
+def test_an_initialiser_that_polls_its_own_future_as_it_is_closed():
+    cell = OnceCell()
+    begun, errors = [], []
+
+    async def initialise():
+        begun.append(1)
+        try:
+            await pyasync_c.pending()
+        finally:
+            try:
+                future.poll(CountingWaker().context)
+            except RuntimeError as error:
+                errors.append(str(error))
+
+    future = cell.get_or_init(initialise)
+    assert future.poll(CountingWaker().context) is PENDING
+    future.close()
+    assert (len(begun), errors) == (1, ["OnceInit is being dropped"])
+    assert future.poll(CountingWaker().context) is PENDING
+    assert len(begun) == 2
+    future.drop()
+    cell.set(1)
+
+
 @every_loop
 def test_references_balance(run):
     cells = [OnceCell() for _ in range(30)]

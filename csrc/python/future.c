@@ -19,6 +19,9 @@ refuse_poll(FutureObject *f)
     else if (f->state == PACPY_DROPPED) {
         PyErr_Format(PyExc_RuntimeError, "%s was dropped: make a new one", name);
     }
+    else if (f->state == PACPY_LEAVING) {
+        PyErr_Format(PyExc_RuntimeError, "%s is being dropped", name);
+    }
     else {
         PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited %s", name);
     }
@@ -161,11 +164,23 @@ pacpy_future_forget(FutureObject *f)
     }
     f->driver = NULL;
     bool was_waiting = f->state == PACPY_WAITING;
-    if (was_waiting) {
-        f->state = f->vtable == &python_vtable ? PACPY_DROPPED : PACPY_NEW;
+    if (f->vtable == &python_vtable) {
+        if (was_waiting) {
+            f->state = PACPY_DROPPED;
+            f->vtable->forget(f);
+        }
+        return;
     }
-    if (was_waiting || f->vtable != &python_vtable) {
-        f->vtable->forget(f);
+    if (f->state == PACPY_LEAVING) {
+        return;
+    }
+    uint8_t after = was_waiting ? PACPY_NEW : f->state;
+    /* What is woken or given up by it may run anything, and a poll would find it half gone. (One
+     * that is in progress sees to that itself.) */
+    f->state = f->polling ? after : PACPY_LEAVING;
+    f->vtable->forget(f);
+    if (f->state == PACPY_LEAVING) {
+        f->state = after;
     }
 }
 

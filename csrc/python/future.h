@@ -8,7 +8,7 @@
  *
  *   NEW ──poll──► WAITING ──ready──► DONE        drop() by hand ──► DROPPED
  *    ▲               │ throw, close, drop by the runtime
- *    └───────────────┘ for a leaf of ours (left as if never waited for); a Python subclass
+ *    └── LEAVING ◄───┘ for a leaf of ours (left as if never waited for); a Python subclass
  *                      gets drop() called once and is DROPPED */
 #ifndef PACPY_FUTURE_H
 #define PACPY_FUTURE_H
@@ -21,6 +21,7 @@ enum pacpy_future_state {
     PACPY_WAITING, /* was polled, not ready yet */
     PACPY_DONE,    /* was ready: awaiting or polling again is an error, unless reusable */
     PACPY_DROPPED, /* drop() was called by hand (or on a Python subclass): likewise */
+    PACPY_LEAVING, /* `forget` is at work, and what it wakes or gives up may run anything: likewise */
 };
 
 /* From a poll: there was no memory to begin with, and another poll may find it. */
@@ -43,7 +44,7 @@ struct pacpy_future_vtable {
      * a loop. */
     int (*poll)(struct pacpy_future *self, struct pac_context *cx, PyObject **value);
     /* Leave every list, keep no waker. Called in any state, any number of times; runs in
-     * destructors. */
+     * destructors. Whoever is woken by it cannot poll this future before it has returned. */
     void (*forget)(struct pacpy_future *self);
     bool fused; /* polled again once DONE: asks the vtable's poll again */
     /* Whose state is worth more than its place in any list: a select that it loses leaves it

@@ -123,7 +123,7 @@ static PyObject *
 Notified_enable(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     NotifiedObject *self = (NotifiedObject *)op;
-    if (self->future.polling || self->future.state == PACPY_DROPPED) {
+    if (self->future.polling || self->future.state >= PACPY_DROPPED) {
         PyErr_SetString(PyExc_RuntimeError, self->future.polling
                                                 ? "Notified is being polled"
                                                 : "Notified was dropped: make a new one");

@@ -260,13 +260,14 @@ drive(OnceInitObject *self, bool throws, PyObject **result)
     f->polling = true;
     PySendResult sent =
         throws ? pacpy_throw_into(f->st, running, result) : PyIter_Send(running, Py_None, result);
-    f->polling = false;
     Py_DECREF(running); /* not the last: `self` has one */
     if (sent == PYGEN_ERROR && has_refused(running, f->st)) {
-        once_init_refused(self);
+        once_init_refused(self); /* closes what runs, which must not poll this future again */
+        f->polling = false;
         *result = NULL;
         return sent;
     }
+    f->polling = false;
     switch (sent) {
         case PYGEN_RETURN:
             f->state = PACPY_DONE;
@@ -372,12 +373,15 @@ OnceInit_traverse(PyObject *op, visitproc visit, void *arg)
     return 0;
 }
 
-/* The cell breaks its own cycles, and is needed to the end. */
+/* The cell breaks its own cycles, and is needed to the end. It may still be polled: None in the place
+ * of the function, which raises TypeError. */
 static int
 OnceInit_clear(PyObject *op)
 {
-    OnceInit_forget((FutureObject *)op);
-    PACPY_RELEASE_SLOT(((OnceInitObject *)op)->function);
+    pacpy_future_forget((FutureObject *)op);
+    PyObject *function = ((OnceInitObject *)op)->function;
+    ((OnceInitObject *)op)->function = Py_NewRef(Py_None);
+    pacpy_release(function);
     return 0;
 }
 
