@@ -492,16 +492,12 @@ class SavesItsFuture:
 
 
 def test_one_that_comes_back_while_it_is_collected_can_be_polled():
-    made = []
+    def make_a_cycle():
+        iterator = SavesItsFuture()
+        iterator.future = OnceCell().get_or_init(lambda: iterator)
+        assert iterator.future.poll(CountingWaker().context) is PENDING
 
-    def make():
-        made.append(SavesItsFuture())
-        return made[-1]
-
-    future = OnceCell().get_or_init(make)
-    assert future.poll(CountingWaker().context) is PENDING
-    made.pop().future = future
-    del make, made, future
+    make_a_cycle()
     gc.collect()
     (future,) = SavesItsFuture.saved
     SavesItsFuture.saved.clear()
