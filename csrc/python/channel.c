@@ -5,6 +5,8 @@
 
 #include "../core/blocking.h"
 
+#include <pthread.h>
+
 void
 pacpy_channel_destroy(void *value)
 {
@@ -219,24 +221,40 @@ pacpy_blocking_args(struct pacpy_state *st, const char *name, PyObject *const *a
     return PyErr_Occurred() ? -1 : 0;
 }
 
+struct blocked {
+    struct pac_future *future; /* on this thread's stack */
+    PyThreadState *tstate;
+};
+
 static void
 leave_python(void *arg)
 {
-    *(PyThreadState **)arg = PyEval_SaveThread();
+    ((struct blocked *)arg)->tstate = PyEval_SaveThread();
+}
+
+static void
+drop_future(void *future)
+{
+    pac_future_drop(future);
 }
 
 static bool
 enter_python(void *arg, bool interrupted)
 {
-    PyEval_RestoreThread(*(PyThreadState **)arg);
+    struct blocked *b = arg;
+    /* Before 3.14 a daemon thread that comes back to an interpreter which ends is ended in here, by
+     * pthread_exit, and its stack is gone: what waited on it must stand in no list then. */
+    pthread_cleanup_push(drop_future, b->future);
+    PyEval_RestoreThread(b->tstate);
+    pthread_cleanup_pop(0);
     return !interrupted || PyErr_CheckSignals() == 0;
 }
 
 int
 pacpy_blocking_wait(struct pac_future *f, uint64_t deadline_ns)
 {
-    PyThreadState *tstate;
-    struct pac_blocking_hooks hooks = {leave_python, enter_python, &tstate};
+    struct blocked blocked = {f, NULL};
+    struct pac_blocking_hooks hooks = {leave_python, enter_python, &blocked};
     switch (pac_blocking_wait(f, deadline_ns, &hooks)) {
         case PAC_OK:
             return 0;
