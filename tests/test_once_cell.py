@@ -493,9 +493,15 @@ class SavesItsFuture:
 
 def test_one_that_comes_back_while_it_is_collected_can_be_polled():
     def make_a_cycle():
-        iterator = SavesItsFuture()
-        iterator.future = OnceCell().get_or_init(lambda: iterator)
-        assert iterator.future.poll(CountingWaker().context) is PENDING
+        made = []  # after the future, so that the collector clears that first
+
+        def make():
+            made.append(SavesItsFuture())
+            return made[0]
+
+        future = OnceCell().get_or_init(make)
+        assert future.poll(CountingWaker().context) is PENDING
+        made.pop().future = future
 
     make_a_cycle()
     gc.collect()
