@@ -484,9 +484,7 @@ def notification_handed_over():
 
 
 @pytest.mark.parametrize("let_go", [Future.close, Future.drop])
-@pytest.mark.parametrize(
-    "make", [lock_handed_over, permits_handed_over, notification_handed_over]
-)
+@pytest.mark.parametrize("make", [lock_handed_over, permits_handed_over, notification_handed_over])
 def test_what_a_future_hands_on_as_it_is_dropped_it_cannot_take_again(make, let_go):
     (first, second), hand_out, taken = make()
     seen = []

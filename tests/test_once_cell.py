@@ -492,16 +492,14 @@ class SavesItsFuture:
 
 
 def test_one_that_comes_back_while_it_is_collected_can_be_polled():
-    made = []
+    iterators = []
 
-    def make():
-        made.append(SavesItsFuture())
-        return made[-1]
+    def cycle():
+        future = OnceCell().get_or_init(lambda: iterators.append(SavesItsFuture()) or iterators[0])
+        assert future.poll(CountingWaker().context) is PENDING
+        iterators.pop().future = future
 
-    future = OnceCell().get_or_init(make)
-    assert future.poll(CountingWaker().context) is PENDING
-    made.pop().future = future
-    del make, made, future
+    cycle()
     gc.collect()
     (future,) = SavesItsFuture.saved
     SavesItsFuture.saved.clear()
