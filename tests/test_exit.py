@@ -72,14 +72,14 @@ EXITS = {
     "             oneshot[1].blocking_recv, watch[1].blocking_changed):\n"
     "    threading.Thread(target=call, daemon=True).start()\n"
     "time.sleep(0.02)",
-    # Each times out while the interpreter ends, which ends the thread; its stack is so large that the
-    # C library gives it back at once.
+    # Each times out while the interpreter ends, which ends the thread; its stack is so large that
+    # the C library gives it back at once.
     "daemons whose blocking twins come back too late": "threading.stack_size(64 << 20)\n"
     "ends = [pyasync_c.channel(1), pyasync_c.oneshot(), pyasync_c.watch(1),\n"
     "        pyasync_c.broadcast(1), pyasync_c.channel(1)]\n"
     "ends[4][0].try_send(1)\n"
     "calls = [ends[0][1].blocking_recv, ends[1][1].blocking_recv, ends[2][1].blocking_changed,\n"
-    "         ends[3][1].blocking_recv, lambda timeout: ends[4][0].blocking_send(1, timeout=timeout)]\n"
+    "         ends[3][1].blocking_recv, functools.partial(ends[4][0].blocking_send, 1)]\n"
     "for call in calls:\n"
     "    threading.Thread(target=call, kwargs={'timeout': 0.5}, daemon=True).start()\n"
     "time.sleep(0.02)\n"
@@ -118,7 +118,7 @@ def test_the_interpreter_exits_without_a_word(how, foreign_threads):  # noqa: F8
     program = (
         with_path(foreign_threads)
         + """
-import asyncio, atexit, logging, os, sys, threading, time, warnings
+import asyncio, atexit, functools, logging, os, sys, threading, time, warnings
 import pac_foreign
 import pyasync_c
 

@@ -3,6 +3,7 @@
 #endif
 #include "platform.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <time.h>
@@ -41,6 +42,14 @@ pac_lock_contended(struct pac_lock *lock)
         }
         /* acquire: pairs with the release in pac_lock_release. */
     } while (pac_atomic_exchange(&lock->held, 1, PAC_ACQUIRE) != 0);
+}
+
+void
+pac_call_or_undo(void (*call)(void *arg), void *arg, void (*undo)(void *what), void *what)
+{
+    pthread_cleanup_push(undo, what);
+    call(arg);
+    pthread_cleanup_pop(0);
 }
 
 uint64_t

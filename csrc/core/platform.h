@@ -128,6 +128,11 @@ pac_lock_release(struct pac_lock *lock)
     pac_atomic_store(&lock->held, 0, PAC_RELEASE);
 }
 
+/* ---- threads -------------------------------------------------------------------------------- */
+
+/* call(arg). If that ends the thread (pthread_exit), undo(what) first: for what stands on its stack. */
+void pac_call_or_undo(void (*call)(void *arg), void *arg, void (*undo)(void *what), void *what);
+
 /* ---- time ----------------------------------------------------------------------------------- */
 
 /* A deadline that never comes. */

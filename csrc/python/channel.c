@@ -5,8 +5,6 @@
 
 #include "../core/blocking.h"
 
-#include <pthread.h>
-
 void
 pacpy_channel_destroy(void *value)
 {
@@ -233,6 +231,12 @@ leave_python(void *arg)
 }
 
 static void
+restore_thread(void *tstate)
+{
+    PyEval_RestoreThread(tstate);
+}
+
+static void
 drop_future(void *future)
 {
     pac_future_drop(future);
@@ -244,9 +248,7 @@ enter_python(void *arg, bool interrupted)
     struct blocked *b = arg;
     /* Before 3.14 a daemon thread that comes back to an interpreter which ends is ended in here, by
      * pthread_exit, and its stack is gone: what waited on it must stand in no list then. */
-    pthread_cleanup_push(drop_future, b->future);
-    PyEval_RestoreThread(b->tstate);
-    pthread_cleanup_pop(0);
+    pac_call_or_undo(restore_thread, b->tstate, drop_future, b->future);
     return !interrupted || PyErr_CheckSignals() == 0;
 }
 
