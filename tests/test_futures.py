@@ -549,6 +549,42 @@ def test_a_waker_that_polls_the_future_that_gives_it_up(make, let_go):
     assert errors == ["is being dropped"]
 
 
+def test_what_the_collector_has_emptied_can_be_polled():
+    """By a close() that it calls: of the iterator that an initialiser runs."""
+    polled = []
+
+    class PollsAnother:
+        def __await__(self):
+            return self
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return None
+
+        def close(self):
+            polled.append(self.other.poll(noop_context()))
+
+    def make_a_cycle():
+        value = {}  # which the collector knows from its first entry on, so that it comes last
+        other = pyasync_c.ready(value)
+        made = []
+
+        def make():
+            made.append(PollsAnother())
+            return made[0]
+
+        future = pyasync_c.OnceCell().get_or_init(make)
+        assert future.poll(noop_context()) is PENDING
+        made.pop().other = other
+        value["future"] = future
+
+    make_a_cycle()
+    collect()
+    assert polled == [None]
+
+
 def test_a_subclass_may_take_any_arguments_and_need_not_call_init():
     class Sum(Future):
         def __init__(self, *terms, start=0):

@@ -608,10 +608,16 @@ payload_traverse(PyObject *op, visitproc visit, void *arg)
     return 0;
 }
 
+/* It may still be polled, by what the collector closes later: None in the place of the function, which
+ * raises TypeError, or of the value. */
 static int
 payload_clear(PyObject *op)
 {
-    PACPY_RELEASE_SLOT(((PayloadObject *)op)->payload);
+    PyObject *payload = ((PayloadObject *)op)->payload;
+    if (payload != NULL) {
+        ((PayloadObject *)op)->payload = Py_NewRef(Py_None);
+        pacpy_release(payload);
+    }
     return 0;
 }
 
@@ -621,7 +627,7 @@ payload_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     pacpy_future_fini((FutureObject *)op);
-    payload_clear(op);
+    PACPY_RELEASE_SLOT(((PayloadObject *)op)->payload);
     type->tp_free(op);
     Py_DECREF(type);
 }
