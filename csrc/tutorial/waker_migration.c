@@ -76,11 +76,11 @@ first_poll(struct pac_future *future, struct pac_context *cx)
 static const struct pac_future_vtable first_vtable = {first_poll, pac_async_drop};
 
 static void
-play(struct first *f, void (*start_second)(struct first *self))
+play(struct first *f, unsigned ms, void (*start_second)(struct first *self))
 {
     *f = (struct first){.start_second = start_second, .executor = new_executor()};
     pac_async_init(&f->async, &first_vtable, NULL);
-    pac_delay_init(&f->delay, pac_clock_ns() + milliseconds(100));
+    pac_delay_init(&f->delay, pac_clock_ns() + milliseconds(ms));
     pac_notify_init(&f->finished);
     pac_notified_init(&f->notified, &f->finished);
     f->second = (struct second){.delay = &f->delay, .finished = &f->finished};
@@ -137,12 +137,12 @@ main(void)
     struct first f;
 
     show("from one task to another");
-    play(&f, spawn_here);
+    play(&f, 100, spawn_here);
     end_executor(f.executor);
     check(&f);
 
     show("from one executor to another");
-    play(&f, start_thread);
+    play(&f, 500, start_thread); /* by then the thread has polled it, also on a busy machine */
     pthread_join(f.thread, NULL);
     end_executor(f.executor);
     check(&f);
