@@ -277,12 +277,6 @@ def note_duration(loop: Any, what: Any, seconds: float) -> None:
         base_events.logger.warning("Executing %s took %.3f seconds", described, seconds)
 
 
-def report_lost_waker(task: Any) -> None:
-    base_events.logger.warning(
-        "%r is pending, and nothing has kept a waker: only cancel() can wake it", task
-    )
-
-
 # ── transports ───────────────────────────────────────────────────────────────────────────────
 
 SENDFILE_TRY_NATIVE = private(constants, "_SendfileMode", "sendfile() copies by hand", None)

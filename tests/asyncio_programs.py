@@ -105,9 +105,7 @@ async def turn(run, where, n, seconds, m):
     await asyncio.sleep(0)
 
 
-@leaf
-async def turn_again(run, where, n, seconds, m):
-    await asyncio.sleep(0)
+leaves["turn, as often as two others"] = turn
 
 
 @leaf
@@ -120,9 +118,7 @@ async def future(run, where, n, seconds, m):
     return await run.future(n)
 
 
-@leaf
-async def future_again(run, where, n, seconds, m):
-    return await run.future(n)
+leaves["future, as often as two others"] = future
 
 
 @leaf

@@ -332,7 +332,7 @@ def execute(check: Check, command: list[str], limit_s: float, out: TextIO = sys.
     return Result(check, word, last_line(output), seconds, failed_tests(output), accident)
 
 
-def look_again(result: Result, out: TextIO = sys.stdout) -> Result:
+def look_again(result: Result) -> Result:
     """Does what has failed pass, each time, with nothing beside it?"""
     check, command, times, what = result.check, result.check.command, 1, "the check"
     if not result.accident:
@@ -341,8 +341,8 @@ def look_again(result: Result, out: TextIO = sys.stdout) -> Result:
         command, times = [*check.alone, *result.failed], ALONE_TIMES
         what = " ".join(result.failed)
     for i in range(times):
-        print(f"\n======== {check.title}, alone, {i + 1} of {times}", file=out, flush=True)
-        again = execute(check, command, 1500, out)
+        print(f"\n======== {check.title}, alone, {i + 1} of {times}", flush=True)
+        again = execute(check, command, 1500)
         if again.word != "ok":
             return result
     return replace(result, word="ok", passed_alone=f"{what}, {times} of {times} times")

@@ -20,6 +20,19 @@ PyObject *pacpy_address_to_object(const struct pacpy_address *address);
  * up; -1 and TypeError, ValueError or OverflowError. */
 int pacpy_address_from_host(PyObject *host, PyObject *port, struct pacpy_address *address);
 
+/* Which families a type of socket takes; see pacpy_socket_from_object. */
+static inline bool
+pacpy_is_ip(int family)
+{
+    return family == AF_INET || family == AF_INET6;
+}
+
+static inline bool
+pacpy_is_unix(int family)
+{
+    return family == AF_UNIX;
+}
+
 /* A tuple as above, whose host is written out. 0, or -1 and an exception. */
 int pacpy_address_from_tuple(PyObject *tuple, struct pacpy_address *address);
 

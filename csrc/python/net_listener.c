@@ -330,18 +330,6 @@ UnixListener_bind(PyObject *type, PyObject *const *args, Py_ssize_t nargs, PyObj
     return listener_new(st, (PyTypeObject *)type, &address, &how);
 }
 
-static bool
-is_ip(int family)
-{
-    return family == AF_INET || family == AF_INET6;
-}
-
-static bool
-is_unix(int family)
-{
-    return family == AF_UNIX;
-}
-
 static const char Listener_from_socket_doc[] =
     "from_socket($type, sock, /)\n--\n\n"
     "A listener of a socket.socket that listens already, which is detached: the descriptor is the\n"
@@ -357,7 +345,8 @@ Listener_from_socket(PyObject *type, PyObject *sock)
     }
     return (PyObject *)pacpy_socket_from_object(
         st, (PyTypeObject *)type, sock, SOCK_STREAM, true,
-        type == (PyObject *)st->UnixListener_type ? is_unix : is_ip, PAC_IO_OTHER, PAC_READABLE);
+        type == (PyObject *)st->UnixListener_type ? pacpy_is_unix : pacpy_is_ip, PAC_IO_OTHER,
+        PAC_READABLE);
 }
 
 /* ---- the types ------------------------------------------------------------------------------ */

@@ -19,18 +19,6 @@ pacpy_stream_new(struct pacpy_state *st, SocketObject *like, int fd, sa_family_t
     return (PyObject *)pacpy_socket_new(st, type, like, fd, PAC_IO_SOCKET, readiness);
 }
 
-static bool
-is_ip(int family)
-{
-    return family == AF_INET || family == AF_INET6;
-}
-
-static bool
-is_unix(int family)
-{
-    return family == AF_UNIX;
-}
-
 static const char Stream_from_socket_doc[] =
     "from_socket($type, sock, /)\n--\n\n"
     "A stream of a connected socket.socket, which is detached: the descriptor is the stream's,\n"
@@ -44,10 +32,10 @@ Stream_from_socket(PyObject *type, PyObject *sock)
     if (st == NULL) {
         return NULL;
     }
-    return (PyObject *)pacpy_socket_from_object(st, (PyTypeObject *)type, sock, SOCK_STREAM, false,
-                                                type == (PyObject *)st->UnixStream_type ? is_unix
-                                                                                        : is_ip,
-                                                PAC_IO_SOCKET, PAC_READABLE | PAC_WRITABLE);
+    return (PyObject *)pacpy_socket_from_object(
+        st, (PyTypeObject *)type, sock, SOCK_STREAM, false,
+        type == (PyObject *)st->UnixStream_type ? pacpy_is_unix : pacpy_is_ip, PAC_IO_SOCKET,
+        PAC_READABLE | PAC_WRITABLE);
 }
 
 /* ---- the end -------------------------------------------------------------------------------- */

@@ -378,12 +378,6 @@ Udp_connect_to(PyObject *op, PyObject *tuple)
     Py_RETURN_NONE;
 }
 
-static bool
-is_ip(int family)
-{
-    return family == AF_INET || family == AF_INET6;
-}
-
 static const char Udp_from_socket_doc[] =
     "from_socket($type, sock, /)\n--\n\n"
     "Of a socket.socket of datagrams, which is detached: the descriptor is the new socket's, and\n"
@@ -398,7 +392,8 @@ Udp_from_socket(PyObject *type, PyObject *sock)
         return NULL;
     }
     return (PyObject *)pacpy_socket_from_object(st, (PyTypeObject *)type, sock, SOCK_DGRAM, false,
-                                                is_ip, PAC_IO_OTHER, PAC_READABLE | PAC_WRITABLE);
+                                                pacpy_is_ip, PAC_IO_OTHER,
+                                                PAC_READABLE | PAC_WRITABLE);
 }
 
 /* ---- the type ------------------------------------------------------------------------------- */

@@ -31,9 +31,14 @@ pacpy_task_note_poll(PyObject *op, uint64_t began_ns)
     if (!nothing_will_wake(t)) {
         return;
     }
-    PyObject *done = PyObject_CallMethod(loop->st->asyncio_support, "report_lost_waker", "O", op);
+    PyObject *message = PyUnicode_FromFormat(
+        "%R is pending, and nothing has kept a waker: only cancel() can wake it", op);
+    PyObject *done = message == NULL ? NULL
+                                     : PyObject_CallMethod(loop->st->asyncio_support, "log_warning",
+                                                           "O", message);
     if (done == NULL) {
         PyErr_WriteUnraisable(op);
     }
     Py_XDECREF(done);
+    Py_XDECREF(message);
 }
