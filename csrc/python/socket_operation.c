@@ -212,9 +212,9 @@ call_method(OperationObject *self, PyObject **value)
 /* ---- the future ----------------------------------------------------------------------------- */
 
 static int
-descriptor_of(PyObject *socket)
+descriptor_of(struct pacpy_state *st, PyObject *socket)
 {
-    PyObject *number = PyObject_CallMethod(socket, "fileno", NULL);
+    PyObject *number = PyObject_CallMethodNoArgs(socket, st->str_fileno);
     long fd = number == NULL ? -1 : PyLong_AsLong(number);
     Py_XDECREF(number);
     if (fd < 0 || fd > INT_MAX) {
@@ -274,7 +274,7 @@ Operation_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
         return 0;
     }
     self->is_over = false;
-    int fd = check_loop(self) < 0 ? -1 : descriptor_of(self->socket);
+    int fd = check_loop(self) < 0 ? -1 : descriptor_of(f->st, self->socket);
     int ready = fd < 0 ? -1 : try_it(self, fd, value);
     if (ready == 0) {
         pac_budget_refund();

@@ -164,6 +164,7 @@
     X(done)                     \
     X(drop)                     \
     X(eof_received)             \
+    X(fileno)                   \
     X(get_buffer)               \
     X(get_loop)                 \
     X(gi_yieldfrom)             \
