@@ -20,7 +20,8 @@ or a crash, has other reasons, and stays a failure.
 
 A check is a command. It has failed if it does not exit with 0, or runs longer than it may. The last
 line that it prints says how much it did, and stands in the table; so each of this project's tools
-ends in such a line. What is left out is listed too, with the reason.
+ends in such a line. What is left out is listed too, with the reason, and tests in Python that
+failed are named below the table.
 
 PYTHON is the interpreter for what needs one (else the oldest that there is), CC and CXX are the
 compilers.
@@ -53,6 +54,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 # Tests of C programs and of the tools: the same on every Python, so run on the first alone.
 OF_NO_PYTHON = [f"tests/test_{name}.py" for name in ("architecture", "check", "core", "simulation")]
 ALONE_TIMES, ALONE_MOST = 3, 5
+MOST_NAMED = 10  # below the table
 # The latest after the start that a check may be begun again.
 AGAIN_UNTIL_S = 3000
 NO_ACCIDENT = re.compile(
@@ -87,6 +89,7 @@ class Result:
     failed: tuple[str, ...] = ()  # tests in Python
     accident: bool = False  # may a busy machine be the reason?
     passed_alone: str = ""  # what failed at first, and how it passed then
+    failed_alone: str = ""  # how often it had passed then
 
 
 def make(*targets: str) -> list[str]:
@@ -344,7 +347,7 @@ def look_again(result: Result) -> Result:
         print(f"\n======== {check.title}, alone, {i + 1} of {times}", flush=True)
         again = execute(check, command, 1500)
         if again.word != "ok":
-            return result
+            return replace(result, failed_alone=f", and alone, after passing {i} times")
     return replace(result, word="ok", passed_alone=f"{what}, {times} of {times} times")
 
 
@@ -446,6 +449,11 @@ def main() -> int:
     for r in results:
         if r.passed_alone:
             print(f"\n{r.check.title}: failed, but passed alone: {r.passed_alone}")
+        elif r.failed:
+            few = " ".join(r.failed[:MOST_NAMED])
+            more = len(r.failed) - MOST_NAMED
+            print(f"\n{r.check.title}: failed{r.failed_alone}: {few}", end="")
+            print(f" and {more} more" if more > 0 else "")
     counts = {word: sum(r.word == word for r in results) for word in ("ok", "FAILED", "left out")}
     print(f"\n{counts['ok']} ok, {counts['FAILED']} failed, {counts['left out']} left out", end="")
     print(f", {time.monotonic() - begin:.0f} s in all")

@@ -147,10 +147,13 @@ def test_what_fails_beside_others_is_run_alone(
     names = "tests/test_a.py::test[1 - x] tests/test_b.py::test"
     listed = f"sample: failed, but passed alone: {names}, 3 of 3 times\n"
     assert (listed in output) == (fails == [0])
+    listed = f"sample: failed, and alone, after passing {runs - 2} times: {names}\n"
+    assert (listed in output) == (exit_code == 1)
     # Only what runs for every change is so patient.
     counted.unlink()
     monkeypatch.setattr(sys, "argv", ["check.py"])
     assert check.main() == (1 if 0 in fails else 0)
+    assert (f"sample: failed: {names}\n" in capsys.readouterr().out) == (0 in fails)
 
 
 @pytest.mark.parametrize(
@@ -186,9 +189,16 @@ raise SystemExit(n == 0)
     assert (listed in capsys.readouterr().out) == (exit_code == 0)
 
 
-def test_when_much_fails_all_is_run_again(capsys):
-    names = "\\n".join(f"FAILED tests/test_a.py::test_{i}" for i in range(check.ALONE_MOST + 1))
+def test_when_much_fails_all_is_run_again(monkeypatch, capsys):
+    many = check.MOST_NAMED + 3
+    names = "\\n".join(f"FAILED tests/test_a.py::test_{i}" for i in range(many))
     command = [sys.executable, "-c", f"print('{names}'); raise SystemExit(1)"]
     result = check.execute(check.Check("sample", "", command, alone=["true"]), command, 60)
-    assert len(result.failed) == check.ALONE_MOST + 1
+    assert len(result.failed) == many
     assert check.look_again(result).word == "FAILED"
+    monkeypatch.setattr(check, "run", lambda *_: result)
+    monkeypatch.setattr(check, "all_checks", lambda every: [result.check])
+    monkeypatch.setattr(sys, "argv", ["check.py", "--jobs", "1"])
+    assert check.main() == 1
+    few = " ".join(result.failed[: check.MOST_NAMED])
+    assert f"sample: failed: {few} and 3 more\n" in capsys.readouterr().out
