@@ -5,67 +5,14 @@ from __future__ import annotations
 import asyncio
 import operator
 import sys
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from . import _core, _support
 
 T = TypeVar("T")
-
-
-class _JoinNext(_core.Future[Any]):
-    """The next task that has ended, or None if the set is empty.
-
-    A task that has ended is handed to the one that has waited longest; if that is dropped before it
-    has seen the task, the next one gets it.
-    """
-
-    def __init__(self, join_set: JoinSet[Any]) -> None:
-        self._set = join_set
-        self._task: asyncio.Task[Any] | None = None
-        self._waker: _core.Waker | None = None
-        self._over = False
-
-    def poll(self, cx: _core.Context, /) -> Any:
-        if self._over:
-            raise _support.reused(self)  # polled by hand: this would take another task
-        task = self._task
-        if task is None:
-            if self._set._ended and self not in self._set._joiners:
-                task = self._set._ended.popleft()
-            elif self._set._unjoined:
-                self._waker = cx.waker.clone()
-                self._set._joiners[self] = None
-                return _core.PENDING
-        self._task = None
-        self._over = True
-        self._set._joiners.pop(self, None)
-        if task is not None:
-            self._set._joined()
-        return task
-
-    def drop(self) -> None:
-        task, self._task = self._task, None
-        self._set._joiners.pop(self, None)
-        if task is not None:
-            self._set._hand_on(task)
-
-    def give(self, task: asyncio.Task[Any] | None) -> None:
-        self._task = task
-        if self._waker is not None:
-            self._waker.wake()
-
-
-class _Next(_JoinNext):
-    """As a step of `async for`."""
-
-    def poll(self, cx: _core.Context, /) -> Any:
-        task = super().poll(cx)
-        if task is None:
-            raise StopAsyncIteration
-        return task
 
 
 class _ToSpawn:
@@ -100,6 +47,7 @@ class _SpawnWait(_core.Future[Any]):
         if waits and not (self._granted or refused):
             self._waker = cx.waker.clone()
             self._set._spawners[self] = None
+            self._set._is_told = True
             self._closings = self._set._closings
             to_spawn.waited = True
             return _core.PENDING
@@ -140,6 +88,7 @@ class _AllEnded(_core.Future[None]):
     def poll(self, cx: _core.Context, /) -> Any:
         if self._set._running or self._set._grants:
             self._set._leavers[self] = cx.waker.clone()
+            self._set._is_told = True
             return _core.PENDING
         self._set._leavers.pop(self, None)
         return None
@@ -148,7 +97,7 @@ class _AllEnded(_core.Future[None]):
         self._set._leavers.pop(self, None)
 
 
-class JoinSet(Generic[T]):
+class JoinSet(_core.JoinSetBase[T]):
     """Tasks that are joined in the order in which they end; at most `limit` of them run at a time.
 
         async with JoinSet(limit=10) as pages:
@@ -178,10 +127,6 @@ class JoinSet(Generic[T]):
             if limit > sys.maxsize:
                 raise OverflowError(f"JoinSet: limit must be at most {sys.maxsize}")
         self._limit = limit
-        self._running: set[asyncio.Task[T]] = set()
-        self._ended: deque[asyncio.Task[T]] = deque()  # not joined; empty while somebody waits
-        self._unjoined = 0  # running, ended, or handed to a join_next() that has not seen it
-        self._joiners: OrderedDict[_JoinNext, None] = OrderedDict()
         self._spawners: OrderedDict[_SpawnWait, None] = OrderedDict()
         self._grants = 0  # room that was given to a spawn_wait() that has not used it yet
         self._leavers: dict[_AllEnded, _core.Waker] = {}  # tasks that share the set
@@ -189,11 +134,10 @@ class JoinSet(Generic[T]):
         self._closings = 0  # how often spawners were refused
 
     def __repr__(self) -> str:
-        ended = self._unjoined - len(self._running)
-        return f"<JoinSet running={len(self._running)} ended={ended} limit={self._limit}>"
+        return f"<JoinSet running={self._running} ended={self._ended} limit={self._limit}>"
 
     def __len__(self) -> int:
-        return self._unjoined
+        return self._running + self._ended
 
     def __bool__(self) -> bool:
         return True  # a set is there, whether it has tasks or not
@@ -222,7 +166,7 @@ class JoinSet(Generic[T]):
         return _SpawnWait(self, _ToSpawn(aw, name))
 
     def _has_room(self) -> bool:
-        return self._limit is None or len(self._running) + self._grants < self._limit
+        return self._limit is None or self._running + self._grants < self._limit
 
     def _spawn(self, awaitable: Any, name: str | None, refused: bool = False) -> asyncio.Task[T]:
         if self._closing or refused:
@@ -231,17 +175,14 @@ class JoinSet(Generic[T]):
             raise RuntimeError("JoinSet is being left: its tasks are cancelled")
         task: asyncio.Task[T] = _core.spawn(awaitable, name=name)
         try:
-            self._running.add(task)
-            task.add_done_callback(self._task_ended)
+            self._add(task)
         except MemoryError:
-            # It must not run outside of the set. It ends before its first step.
-            self._running.discard(task)
-            task.cancel()
+            task.cancel()  # it must not run outside of the set, and ends before its first step
             raise
-        self._unjoined += 1
         return task
 
     def _grant(self) -> None:
+        """After a task has ended, if somebody waits for that: _is_told."""
         while self._spawners and self._has_room():
             spawner, _ = self._spawners.popitem(last=False)
             self._grants += 1
@@ -259,47 +200,13 @@ class JoinSet(Generic[T]):
 
     # ── joining ──────────────────────────────────────────────────────────────────────────────
 
-    def join_next(self) -> _core.Future[asyncio.Task[T] | None]:
-        """A future that is ready with the next task that has ended, or with None if none is left.
-
-        Tasks come in the order in which they ended, whether they returned, failed or were
-        cancelled: ask the task. Cancelling the wait loses none. Stands for Tokio's
-        JoinSet::join_next.
-        """
-        return _JoinNext(self)
-
     def cancel_all(self) -> None:
         """Cancel all tasks that run. They are joined as others are, once they have ended.
 
         Stands for Tokio's JoinSet::abort_all.
         """
-        for task in list(self._running):
+        for task in self._running_tasks():
             _support.cancel_unless_closed(task)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    def __anext__(self) -> _core.Future[asyncio.Task[T]]:
-        return _Next(self)
-
-    def _task_ended(self, task: asyncio.Task[T]) -> None:
-        self._running.discard(task)
-        self._hand_on(task, newest=True)
-        self._grant()
-
-    def _hand_on(self, task: asyncio.Task[T], newest: bool = False) -> None:
-        if self._joiners:
-            self._joiners.popitem(last=False)[0].give(task)
-        elif newest:
-            self._ended.append(task)
-        else:
-            self._ended.appendleft(task)
-
-    def _joined(self) -> None:
-        self._unjoined -= 1
-        if self._unjoined == 0:
-            for joiner in list(self._joiners):
-                joiner.give(None)  # it finds the set empty
 
     # ── async with ───────────────────────────────────────────────────────────────────────────
 
@@ -357,10 +264,11 @@ class JoinSet(Generic[T]):
     def _wake_leavers(self) -> None:
         while self._leavers and not self._running and not self._grants:
             self._leavers.pop(next(iter(self._leavers))).wake()
+        self._is_told = bool(self._spawners or self._leavers)
 
     def _unseen_errors(self) -> list[tuple[BaseException, asyncio.Task[T]]]:
         errors = []
-        for task in self._ended:
+        for task in self._ended_tasks():
             if task.cancelled() or not getattr(task, "_log_traceback", True):
                 continue
             error = task.exception()

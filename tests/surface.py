@@ -147,6 +147,12 @@ def task():
     return pyasync_c.spawn(pyasync_c.pending())
 
 
+def join_set_of_one():
+    tasks, future = _core.JoinSetBase(), loop().create_future()
+    tasks._add(future)
+    return tasks, future
+
+
 def ended_task():
     ended = loop().create_future()
     ended.set_result([7])
@@ -201,7 +207,9 @@ MAKERS = {
     "IntoFuture": lambda: pyasync_c.into_future(suspended()),
     "Interval": lambda: pyasync_c.interval(1000),
     "Join": lambda: pyasync_c.join(pyasync_c.ready(1), pyasync_c.pending(), suspended()),
+    "JoinNext": lambda: join_set_of_one()[0].join_next(),
     "JoinSet": pyasync_c.JoinSet,
+    "JoinSetBase": lambda: join_set_of_one()[0],
     "Lagged": lambda: pyasync_c.Lagged(3),
     "Lock": pyasync_c.Lock,
     "LoopBase": loop,
@@ -302,7 +310,7 @@ STATES = {
 }
 
 # An object of these is met only from within C.
-INTERNAL = {"BranchCallback", "Bridge", "FutureIter", "Immediate", "Oneshot", "OneshotAwait"}
+INTERNAL = {"EndCallback", "Bridge", "FutureIter", "Immediate", "Oneshot", "OneshotAwait"}
 INTERNAL |= {"Broadcast", "Mpsc", "Watch"}
 
 # Those of types written in Python, which have no other list of what is public.
@@ -468,6 +476,7 @@ CALLS = {
         lambda x: outcome(x.send, None),
     ),
     "JoinSet.spawn": lambda x: x.spawn(coroutine()),
+    "JoinSetBase._add": lambda x: x._add(loop().create_future()),
     "JoinSet.spawn_wait": lambda x: x.spawn_wait(coroutine()),
     "Lagged.__new__": lambda x: pyasync_c.Lagged(4),
     "LoopBase._add_callback": lambda x: x._add_callback(adopted()),
@@ -725,6 +734,7 @@ AWAITS = {
     "Interval": after(lambda: is_positive(pyasync_c.interval(1e-6).tick())),
     "Join": after(lambda: pyasync_c.join(Later(), coroutine(), pyasync_c.sleep(0))),
     "Join of futures": after(lambda: pyasync_c.join(*all_of_these())),
+    "JoinNext": of(join_set_of_one, lambda x: x[0].join_next(), lambda x: x[1].set_result(7)),
     "JoinSet": after(lambda: enter_and_leave(pyasync_c.JoinSet(limit=1))),
     "JoinSet.spawn_wait": after(lambda: pyasync_c.JoinSet(limit=1).spawn_wait(coroutine())),
     "Lock with": after(lambda: enter_and_leave(pyasync_c.Lock())),

@@ -468,6 +468,8 @@ READY_SOON = {
     "EventWait": lambda: event_that_is_set().wait(),
     "IntoFuture": lambda: pyasync_c.into_future(nothing()),
     "Join": lambda: pyasync_c.join(nothing(), pyasync_c.ready(1)),
+    "JoinNext": lambda: with_a_task().join_next(),
+    "JoinNext of an empty set": lambda: pyasync_c.JoinSet().join_next(),
     "OnceInit": lambda: pyasync_c.OnceCell().get_or_init(nothing),
     "OneshotReceiver": lambda: sends(pyasync_c.oneshot),
     "PollFn": lambda: pyasync_c.poll_fn(lambda cx: 1),
@@ -481,8 +483,6 @@ READY_SOON = {
     "WatchWait": lambda: sends(pyasync_c.watch, 0).changed(),
     "WatchWait for": lambda: sends(pyasync_c.watch, 0).wait_for(bool),
     "YieldNow": pyasync_c.yield_now,
-    "_JoinNext": lambda: with_a_task().join_next(),
-    "_JoinNext of an empty set": lambda: pyasync_c.JoinSet().join_next(),
     "_SpawnWait": lambda: pyasync_c.JoinSet().spawn_wait(nothing()),
     "_Tick": lambda: pyasync_c.interval(1).tick(),
 }

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import sys
 import warnings
+import weakref
 
 import pytest
 from helpers import collect, every_loop, python, run_asyncio, turns
@@ -11,7 +12,7 @@ from hypothesis import given, strategies as st
 from test_join import LONG, Boom, Work, awaits, reports, until
 
 import pyasync_c
-from pyasync_c import PENDING, JoinSet, pending, select, sleep
+from pyasync_c import PENDING, Context, JoinSet, Waker, noop_waker, pending, ready, select, sleep
 
 # ── joining ──────────────────────────────────────────────────────────────────────────────────
 
@@ -76,15 +77,21 @@ def test_a_cancelled_join_loses_no_task(run):
     async def main():
         tasks, gate = JoinSet(), asyncio.get_running_loop().create_future()
         task = tasks.spawn(awaits(gate))
-        waiting = [asyncio.ensure_future(awaits(tasks.join_next())) for _ in range(3)]
+        first = asyncio.ensure_future(awaits(tasks.join_next()))
         await turns()
-        waiting[0].cancel()
+        second = tasks.join_next()
+        assert second.poll(Context(noop_waker())) is PENDING
+        third = asyncio.ensure_future(awaits(tasks.join_next()))
+        await turns()
+        first.cancel()
         gate.set_result(1)
         await task
-        # Handed to the second by now, which is cancelled before it runs.
-        waiting[1].cancel()
-        assert await waiting[2] is task
-        assert all(one.cancelled() for one in waiting[:2])
+        # Handed to the second by now, which has not seen it.
+        await turns()
+        assert not third.done()
+        second.drop()
+        assert await third is task
+        assert first.cancelled()
 
     run(main())
 
@@ -123,6 +130,75 @@ def test_a_task_spawned_while_one_waits(run):
         task = tasks.spawn(sleep(0))
         assert await waiting is task
         tasks.cancel_all()
+
+    run(main())
+
+
+class Drops:
+    """A waker that drops a future when it goes itself."""
+
+    def __init__(self, future):
+        self.future = future
+
+    def __call__(self):
+        raise AssertionError("nobody is left to be woken")
+
+    def __del__(self):
+        self.future.drop()
+
+
+@every_loop
+def test_a_join_that_is_dropped_by_what_its_poll_runs(run):
+    async def main():
+        tasks, gate = JoinSet(), asyncio.get_running_loop().create_future()
+        task = tasks.spawn(awaits(gate))
+        dropped, following = tasks.join_next(), tasks.join_next()
+        assert dropped.poll(Context(Waker(Drops(dropped)))) is PENDING
+        # The first waker is replaced, and goes.
+        assert dropped.poll(Context(noop_waker())) is PENDING
+        gate.set_result(1)
+        await task
+        assert await following is task
+        with pytest.raises(RuntimeError, match="dropped"):
+            dropped.poll(Context(noop_waker()))
+
+    run(main())
+
+
+def test_who_joins_what_has_ended_lets_others_run():
+    async def main():
+        tasks, turns_of_another = JoinSet(), 0
+
+        async def another():
+            nonlocal turns_of_another
+            while True:
+                turns_of_another += 1
+                await asyncio.sleep(0)
+
+        for _ in range(2000):
+            tasks.spawn(ready(1))
+        await turns(5)
+        other = asyncio.ensure_future(another())
+        async for task in tasks:
+            assert task.done()
+        assert turns_of_another > 2
+        other.cancel()
+
+    pyasync_c.run(main())
+
+
+@every_loop
+def test_a_set_that_is_given_up_leaves_its_tasks_alone(run):
+    async def main():
+        tasks, gate = JoinSet(), asyncio.get_running_loop().create_future()
+        task = tasks.spawn(awaits(gate))
+        ended = tasks.spawn(ready(2))
+        await ended
+        given_up = weakref.ref(tasks)
+        del tasks
+        assert given_up() is None
+        gate.set_result(1)
+        assert await task == 1
 
     run(main())
 
@@ -179,16 +255,22 @@ def test_a_cancelled_spawn_wait_passes_its_room_on(run):
     async def main():
         tasks, work, gate = JoinSet(limit=1), Work(), asyncio.get_running_loop().create_future()
         first = tasks.spawn(awaits(gate))
-        waiting = [asyncio.ensure_future(awaits(tasks.spawn_wait(work(i)))) for i in range(3)]
+        zero = asyncio.ensure_future(awaits(tasks.spawn_wait(work(0))))
         await turns()
-        waiting[0].cancel()
+        one = tasks.spawn_wait(work(1))
+        assert one.poll(Context(noop_waker())) is PENDING
+        two = asyncio.ensure_future(awaits(tasks.spawn_wait(work(2))))
+        await turns()
+        zero.cancel()
         gate.set_result(1)
         await first
-        waiting[1].cancel()  # it may have been granted the room already
-        task = await waiting[2]
+        await turns()
+        assert not two.done()  # the room was granted to the one before
+        one.drop()
+        task = await two
         assert await task == 2
         assert work.log == [("begins", 2)]
-        assert waiting[0].cancelled() and waiting[1].cancelled()
+        assert zero.cancelled()
         await tasks.spawn_wait(work("room"))
 
     with warnings.catch_warnings():

@@ -224,7 +224,7 @@ def make_c_future():
 # connection: what has one in it from beginning to end. A plain function outside of a loop, or an
 # async one within ours. The others come and go in test_references.py.
 LIVES = {
-    "BranchCallback": make_select,
+    "EndCallback": make_select,
     "Bridge": make_bridge,
     "CFuture": make_c_future,
     "DatagramTransport": make_datagrams,

@@ -1,7 +1,6 @@
 /* branch.c - one branch of a join or select: starting it, hearing of its end, polling it.
  *
- * A child is listened to in C if its loop is ours: the listener is part of the branch, and its end
- * costs a counter. On other loops a small callback object tells. So a join of many does not ask
+ * A child is listened to (end_listener.h): its end costs a counter, and a join of many does not ask
  * each of them at every poll. */
 #include "branches.h"
 
@@ -10,12 +9,6 @@
 #include "task.h"
 
 /* ---- hearing of the end --------------------------------------------------------------------- */
-
-/* What a task or future of another implementation calls when it is done. */
-typedef struct {
-    PyObject_HEAD
-    struct pacpy_branch *branch; /* NULL: it does not listen any more */
-} BranchCallbackObject;
 
 /* 1: it ended with an exception or was cancelled; 0; or -1 and an exception. The exception of a
  * foreign one counts as seen after this. */
@@ -67,61 +60,7 @@ branch_done(struct pacpy_branch *b)
 static void
 heard(struct pacpy_call_listener *l)
 {
-    branch_done(PAC_CONTAINER_OF(l, struct pacpy_branch, listener));
-}
-
-static PyObject *
-BranchCallback_call(PyObject *op, PyObject *args, PyObject *kwargs)
-{
-    struct pacpy_branch *b = ((BranchCallbackObject *)op)->branch;
-    if (b != NULL && !b->is_done) {
-        branch_done(b);
-    }
-    Py_RETURN_NONE;
-}
-
-static void
-BranchCallback_dealloc(PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    type->tp_free(op);
-    Py_DECREF(type);
-}
-
-static PyType_Slot BranchCallback_slots[] = {
-    {Py_tp_doc, "Tells a join or select that a task is done."},
-    {Py_tp_call, BranchCallback_call},
-    {Py_tp_dealloc, BranchCallback_dealloc},
-    {0, NULL},
-};
-
-static PyType_Spec BranchCallback_spec = {
-    .name = "pyasync_c.BranchCallback",
-    .basicsize = sizeof(BranchCallbackObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = BranchCallback_slots,
-};
-
-/* Have a foreign task or future tell. 0, or -1 and an exception. */
-static int
-listen_to_foreign(struct pacpy_branch *b)
-{
-    struct pacpy_state *st = b->owner->base.st;
-    PyTypeObject *type = st->BranchCallback_type;
-    PyObject *callback = type->tp_alloc(type, 0);
-    if (callback == NULL) {
-        return -1;
-    }
-    ((BranchCallbackObject *)callback)->branch = b;
-    b->callback = Py_NewRef(callback);
-    PyObject *added = PyObject_CallMethodOneArg(b->awaitable, st->str_add_done_callback, callback);
-    if (added == NULL) {
-        ((BranchCallbackObject *)callback)->branch = NULL;
-        Py_CLEAR(b->callback);
-    }
-    Py_DECREF(callback);
-    Py_XDECREF(added);
-    return added == NULL ? -1 : 0;
+    branch_done(PAC_CONTAINER_OF(l, struct pacpy_branch, listener.own));
 }
 
 /* Listen to the task or future of `b`. 0, or -1 and an exception. */
@@ -140,10 +79,7 @@ listen(struct pacpy_branch *b)
     }
     self->tasks_left++;
     self->children_left += b->kind == PACPY_BRANCH_CHILD;
-    if (pacpy_is_completion(self->base.st, b->awaitable)) {
-        pacpy_completion_listen(pacpy_completion_of(b->awaitable), &b->listener.listener);
-    }
-    else if (listen_to_foreign(b) < 0) {
+    if (pacpy_end_listen(self->base.st, b->awaitable, &b->listener) < 0) {
         b->is_heard = false;
         self->tasks_left--;
         self->children_left -= b->kind == PACPY_BRANCH_CHILD;
@@ -162,22 +98,7 @@ pacpy_branch_stop_listening(struct pacpy_branch *b)
         self->children_left -= b->kind == PACPY_BRANCH_CHILD;
     }
     b->is_heard = b->is_done = false;
-    pac_list_remove(&b->listener.listener.node);
-    PyObject *callback = b->callback;
-    b->callback = NULL;
-    if (callback == NULL) {
-        return;
-    }
-    ((BranchCallbackObject *)callback)->branch = NULL;
-    if (!was_done) {
-        PyObject *removed = PyObject_CallMethodOneArg(
-            b->awaitable, self->base.st->str_remove_done_callback, callback);
-        if (removed == NULL) {
-            PyErr_WriteUnraisable(b->awaitable);
-        }
-        Py_XDECREF(removed);
-    }
-    Py_DECREF(callback);
+    pacpy_end_unlisten(self->base.st, b->awaitable, &b->listener, was_done);
 }
 
 /* ---- its life ----------------------------------------------------------------------------- */
@@ -188,8 +109,7 @@ pacpy_branch_init(struct pacpy_branch *b, BranchesObject *owner, enum pacpy_bran
 {
     b->kind = (uint8_t)kind;
     b->owner = owner;
-    b->listener.listener.kind = PACPY_LISTEN_CALL;
-    b->listener.call = heard;
+    pacpy_end_listener_init(&b->listener, heard);
     b->awaitable = Py_NewRef(awaitable);
 }
 
@@ -315,13 +235,4 @@ pacpy_branch_poll(struct pacpy_branch *b, struct pac_context *cx, PyObject **val
             break;
     }
     return 0;
-}
-
-/* ---- module --------------------------------------------------------------------------------- */
-
-int
-pacpy_branches_exec(PyObject *module)
-{
-    struct pacpy_state *st = pacpy_state_of(module);
-    return pacpy_make_type(module, &BranchCallback_spec, NULL, &st->BranchCallback_type, NULL);
 }

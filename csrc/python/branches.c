@@ -528,7 +528,6 @@ pacpy_branches_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->error);
     for (Py_ssize_t i = 0; i < self->count; i++) {
         Py_VISIT(self->branches[i].awaitable);
-        Py_VISIT(self->branches[i].callback);
         Py_VISIT(self->branches[i].value);
     }
     return 0;

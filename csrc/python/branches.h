@@ -24,7 +24,7 @@
 #ifndef PACPY_BRANCHES_H
 #define PACPY_BRANCHES_H
 
-#include "completion.h"
+#include "end_listener.h"
 #include "future.h"
 
 enum pacpy_branch_kind {
@@ -38,10 +38,9 @@ enum pacpy_branch_kind {
 };
 
 struct pacpy_branch {
-    struct pacpy_call_listener listener; /* in the list of a completion of ours */
+    struct pacpy_end_listener listener; /* child, given */
     struct pacpy_branches *owner;
     PyObject *awaitable; /* a child: its task; NULL: over */
-    PyObject *callback;  /* what was added to a foreign task or future; NULL: nothing */
     PyObject *value;     /* join's, of a Future that is ready */
     Py_ssize_t same_as;
     uint8_t kind;  /* enum pacpy_branch_kind */

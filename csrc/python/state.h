@@ -85,7 +85,9 @@
     X(EventWait)         \
     X(OnceCell)          \
     X(OnceInit)          \
-    X(BranchCallback)    \
+    X(EndCallback)       \
+    X(JoinSetBase)       \
+    X(JoinNext)          \
     X(Join)              \
     X(Select)            \
     X(CancellationToken) \
@@ -132,6 +134,7 @@
     X(_do_write)                \
     X(_eof)                     \
     X(_exception)               \
+    X(_grant)                   \
     X(_limit)                   \
     X(_loop)                    \
     X(_paused)                  \
@@ -348,7 +351,7 @@ int pacpy_oneshot_exec(PyObject *module);
 int pacpy_mpsc_exec(PyObject *module);
 int pacpy_broadcast_exec(PyObject *module);
 int pacpy_watch_exec(PyObject *module);
-int pacpy_branches_exec(PyObject *module);
+int pacpy_end_listener_exec(PyObject *module);
 int pacpy_join_exec(PyObject *module);
 int pacpy_select_exec(PyObject *module);
 int pacpy_cancellation_token_exec(PyObject *module);
@@ -357,6 +360,7 @@ int pacpy_semaphore_exec(PyObject *module);
 int pacpy_lock_exec(PyObject *module);
 int pacpy_rwlock_exec(PyObject *module);
 int pacpy_barrier_exec(PyObject *module);
+int pacpy_join_set_exec(PyObject *module);
 int pacpy_event_exec(PyObject *module);
 int pacpy_once_cell_exec(PyObject *module);
 int pacpy_socket_operation_exec(PyObject *module);
