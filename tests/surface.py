@@ -311,7 +311,7 @@ STATES = {
 
 # An object of these is met only from within C.
 INTERNAL = {"EndCallback", "Bridge", "FutureIter", "Immediate", "Oneshot", "OneshotAwait"}
-INTERNAL |= {"Broadcast", "Mpsc", "Watch"}
+INTERNAL |= {"Broadcast", "Mpsc", "StopIteration", "Watch"}
 
 # Those of types written in Python, which have no other list of what is public.
 PYTHON_TYPES = {

@@ -13,7 +13,7 @@ import tracemalloc
 import weakref
 
 import pytest
-from helpers import awaits, collect, open_fds, python, run_asyncio, turns, unraisable
+from helpers import awaits, collect, every_loop, open_fds, python, run_asyncio, turns, unraisable
 from net_peer import tls_contexts
 from surface import INTERNAL, native_types
 
@@ -57,6 +57,16 @@ async def cancel(task):
 
 async def make_future_iterator():
     return asyncio.get_running_loop().create_future().__await__()
+
+
+async def make_stop_iteration():
+    caught = []
+    for result in range(8):  # more than are kept
+        with pytest.raises(StopIteration) as stop:
+            next(pyasync_c.ready([result]))
+        caught.append(stop.value)
+    assert [stop.value for stop in caught] == [[result] for result in range(8)]
+    assert await pyasync_c.ready("next") == "next"
 
 
 async def make_immediate():
@@ -231,6 +241,7 @@ LIVES = {
     "FutureIter": make_future_iterator,
     "Immediate": make_immediate,
     "Promised": make_promised,
+    "StopIteration": make_stop_iteration,
     **dict.fromkeys(["ReadPipeTransport", "WritePipeTransport"], make_pipes),
     **dict.fromkeys(["Listener", "StreamRead", "StreamReader", "StreamTransport"], make_connection),
     **dict.fromkeys(["MemoryWindow", "TlsProtocolBase", "TlsTransportBase"], make_tls_connection),
@@ -768,6 +779,39 @@ def test_a_sleeps_result_dies_with_the_delay():
         assert ref() is None
 
     pyasync_c.run(main())
+
+
+@every_loop
+def test_a_result_is_kept_by_whoever_awaits_it_alone(run):
+    """So a Permit is given back, and an end of a channel closed, where its name is deleted."""
+
+    async def main():
+        lock = pyasync_c.RwLock()
+        permit = await lock.write()
+        assert lock.try_read() is None
+        del permit
+        assert lock.try_read() is not None
+
+        outer, values = pyasync_c.channel(1)
+        sender, receiver = pyasync_c.channel(1)
+        outer.try_send(sender)
+        del sender
+        sender = await values.recv()
+        del sender
+        with pytest.raises(pyasync_c.ChannelClosed):
+            receiver.try_recv()
+
+        mark = Marked()
+        ref = weakref.ref(mark)
+        awaited = await pyasync_c.join(pyasync_c.ready(mark))
+        del mark, awaited
+        assert ref() is None
+
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
 
 
 def test_a_stop_iteration_that_was_caught_keeps_its_value():

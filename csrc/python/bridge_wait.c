@@ -240,9 +240,6 @@ poll_waiting(FutureObject *f, PyObject *loop, struct pac_executor *ex, PyObject 
     pacpy_frame_pop(&frame);
     pac_task_unref(task);
     pac_executor_leave(before);
-    if (ready >= 0 && pacpy_frame_top == NULL) {
-        pacpy_forget_await_result(f->st);
-    }
     return ready;
 }
 

@@ -416,9 +416,6 @@ IntoFuture_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
         return poll_suspended(self, iterator);
     }
     PyObject *exc = PyErr_GetRaisedException();
-    if (pacpy_frame_top == NULL) {
-        pacpy_forget_await_result(st);
-    }
     Py_CLEAR(self->iterator);
     Py_DECREF(iterator);
     if (exc != NULL) {

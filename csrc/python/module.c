@@ -109,58 +109,6 @@ pacpy_freelists_trim(struct pacpy_state *st, uint64_t now_ns)
 #undef X
 }
 
-/* ---- results of awaits ---------------------------------------------------------------------- */
-
-PyObject *
-pacpy_return_from_await(struct pacpy_state *st, PyObject *value)
-{
-    if (value == Py_None) {
-        Py_DECREF(value);
-        return NULL;
-    }
-#if !defined(Py_GIL_DISABLED)
-    PyObject *kept = st->stop_iteration;
-    if (pacpy_frame_top != NULL && Py_REFCNT(kept) == 1) {
-        /* Emptied again by pacpy_forget_await_result at the end of this poll. */
-        Py_XSETREF(((PyStopIterationObject *)kept)->value, value);
-        st->stop_iteration_used = true;
-        PyErr_SetRaisedException(Py_NewRef(kept));
-        return NULL;
-    }
-#endif
-    /* By hand: PyErr_SetObject would take a tuple for arguments, and an exception for itself. */
-    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, value);
-    Py_DECREF(value);
-    if (stop != NULL) {
-        PyErr_SetRaisedException(stop);
-    }
-    return NULL;
-}
-
-void
-pacpy_empty_stop_iteration(struct pacpy_state *st)
-{
-    PyObject *kept = st->stop_iteration;
-    st->stop_iteration_used = false;
-    if (Py_REFCNT(kept) != 1) {
-        /* Somebody caught it and keeps it: it is theirs, and we make ourselves another. */
-        PyObject *fresh = PyObject_CallNoArgs(PyExc_StopIteration);
-        if (fresh == NULL) {
-            PyErr_Clear();
-            return;
-        }
-        st->stop_iteration = fresh;
-        Py_DECREF(kept);
-        return;
-    }
-    PyBaseExceptionObject *exc = (PyBaseExceptionObject *)kept;
-    Py_XSETREF(((PyStopIterationObject *)kept)->value, Py_NewRef(Py_None));
-    if (exc->traceback != NULL || exc->context != NULL) {
-        Py_CLEAR(exc->traceback);
-        Py_CLEAR(exc->context);
-    }
-}
-
 /* ---- PENDING -------------------------------------------------------------------------------- */
 
 static PyObject *
@@ -383,8 +331,7 @@ exec_state(PyObject *module)
     }
     st->pending = st->Pending_type->tp_alloc(st->Pending_type, 0);
     st->suspended = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
-    st->stop_iteration = PyObject_CallNoArgs(PyExc_StopIteration);
-    if (st->pending == NULL || st->suspended == NULL || st->stop_iteration == NULL) {
+    if (st->pending == NULL || st->suspended == NULL) {
         return -1;
     }
     if (PyModule_AddObjectRef(module, "PENDING", st->pending) < 0) {
@@ -413,7 +360,6 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->pending);
     Py_VISIT(st->suspended);
     Py_VISIT(st->nothing_to_await);
-    Py_VISIT(st->stop_iteration);
     Py_VISIT(st->context_snapshot);
     Py_VISIT(st->context_spare);
     Py_VISIT(st->last_bridge);
@@ -489,11 +435,11 @@ module_free(void *module)
     Py_CLEAR(st->pending);
     Py_CLEAR(st->suspended);
     Py_CLEAR(st->nothing_to_await);
-    Py_CLEAR(st->stop_iteration);
 }
 
 static PyModuleDef_Slot core_slots[] = {
     {Py_mod_exec, exec_state},
+    {Py_mod_exec, pacpy_await_result_exec},
     {Py_mod_exec, pacpy_waker_exec},
     {Py_mod_exec, pacpy_graveyard_exec},
     {Py_mod_exec, pacpy_future_exec},

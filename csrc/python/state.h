@@ -58,6 +58,7 @@
 /* Types made at import, in the order in which they are made; a file makes its own. */
 #define PACPY_TYPES(X)   \
     X(Pending)           \
+    X(StopIteration)     \
     X(Waker)             \
     X(Context)           \
     X(Future)            \
@@ -251,6 +252,7 @@ struct pacpy_freelist {
 
 /* Which there are, and of what type. */
 #define PACPY_FREELISTS(X)               \
+    X(stop_iteration, StopIteration)     \
     X(yield_now, YieldNow)               \
     X(delay, Delay)                      \
     X(notified, Notified)                \
@@ -284,8 +286,6 @@ struct pacpy_state {
     PyObject *pending;   /* the public PENDING */
     PyObject *suspended; /* what a leaf of ours yields to a task of ours: never seen by users */
     PyObject *nothing_to_await; /* future.c: what pacpy_nothing_to_await gives */
-    PyObject *stop_iteration;   /* a StopIteration that is reused while nobody else holds it */
-    bool stop_iteration_used;   /* it holds a value of the poll in progress */
 #define X(name) PyTypeObject *name##_type;
     PACPY_TYPES(X)
     PACPY_ASYNCIO_TYPES(X)
@@ -339,6 +339,7 @@ void pacpy_refuse_python(const char *owner, const char *name);
 PyObject *pacpy_asyncio_name(const char *module, const char *name);
 
 /* Each file's part of module execution: make its types, add its functions. 0 or -1. */
+int pacpy_await_result_exec(PyObject *module);
 int pacpy_waker_exec(PyObject *module);
 int pacpy_graveyard_exec(PyObject *module);
 int pacpy_future_exec(PyObject *module);
@@ -450,17 +451,6 @@ void pacpy_freelists_trim(struct pacpy_state *st, uint64_t now_ns);
 /* Make StopIteration(value) the exception, for a tp_iternext that returns `value` (whose
  * reference is taken) as the result of an await; for None sets nothing. Always returns NULL. */
 PyObject *pacpy_return_from_await(struct pacpy_state *st, PyObject *value);
-
-void pacpy_empty_stop_iteration(struct pacpy_state *st);
-
-/* At the end of a task's poll: let go of the last result that an await in it returned. */
-static inline void
-pacpy_forget_await_result(struct pacpy_state *st)
-{
-    if (st->stop_iteration_used) {
-        pacpy_empty_stop_iteration(st);
-    }
-}
 
 /* After PyIter_Send has failed. A coroutine that runs out of memory while its frames are unwound
  * may fail without an exception; calls see to that, PyIter_Send does not. */

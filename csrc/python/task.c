@@ -420,7 +420,6 @@ step(struct pacpy_task *t, struct pac_context *cx, PyObject **result)
         Py_CLEAR(*result);
         sent = PYGEN_ERROR;
     }
-    pacpy_forget_await_result(st);
     return sent;
 }
 
