@@ -1028,6 +1028,59 @@ def test_ready_leaves_and_waiting_ones_in_turn(run):
     run(main())
 
 
+def always_ready():
+    """What is ready each time that it is awaited, by name: functions that make an awaitable."""
+    sender, receiver = pyasync_c.unbounded_channel()
+    notify, event, lock = pyasync_c.Notify(), pyasync_c.Event(), pyasync_c.Lock()
+    cell, token, watched = pyasync_c.OnceCell(), pyasync_c.CancellationToken(), pyasync_c.watch(1)
+    semaphore, rwlock, barrier = pyasync_c.Semaphore(2), pyasync_c.RwLock(), pyasync_c.Barrier(1)
+    event.set()
+    cell.set(1)
+    token.cancel()
+
+    async def locked():
+        async with lock:
+            pass
+
+    def oneshot():
+        tx, rx = pyasync_c.oneshot()
+        tx.send(1)
+        return rx
+
+    return {
+        "recv": lambda: sender.send(1) or receiver.recv(),
+        "recv_many": lambda: sender.send(1) or receiver.recv_many(3),
+        "notified": lambda: notify.notify_one() or notify.notified(),
+        "oneshot": oneshot,
+        "event": event.wait,
+        "lock": locked,
+        "semaphore": semaphore.acquire,
+        "rwlock": rwlock.read,
+        "barrier": barrier.wait,
+        "cell": lambda: cell.get_or_init(print),
+        "token": token.cancelled,
+        "wait_for": lambda: watched[1].wait_for(bool),
+        "select": lambda: pyasync_c.select(pyasync_c.pending(), event.wait()),
+        "join": lambda: pyasync_c.join(event.wait(), event.wait()),
+    }
+
+
+@every_run
+@pytest.mark.parametrize("name", always_ready())
+def test_a_task_whose_awaits_are_always_ready_lets_others_run(run, name):
+    async def main():
+        make, others = always_ready()[name], []
+        for _ in range(3):
+            asyncio.get_running_loop().call_soon(others.append, "has run")
+            rounds = 0
+            while not others and rounds < 1000:
+                await make()
+                rounds += 1
+            assert others.pop() == "has run"
+
+    run(main())
+
+
 LOOPS = {
     "ours": pyasync_c.new_event_loop,
     "asyncio": asyncio.new_event_loop,

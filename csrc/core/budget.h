@@ -3,7 +3,7 @@
  * A task whose leaves are always ready would never come back to its executor. So the executor
  * gives each poll of a task PAC_BUDGET units; each leaf that is about to complete spends one, and
  * when none is left the leaf says PENDING and has its own task woken, so that it goes to the back
- * of the queue. Outside of an executor's poll there is no limit.
+ * of the queue. Outside of an executor's poll there is no limit, unless whoever polls sets one.
  *
  * The count belongs to the thread. Stands for Tokio's task/coop. */
 #ifndef PAC_BUDGET_H

@@ -2,6 +2,7 @@
  * an await. */
 #include "bridge_object.h"
 
+#include "../core/budget.h"
 #include "completion.h"
 
 /* ---- the wait: a future whose poll sets an asyncio future ----------------------------------- */
@@ -212,6 +213,30 @@ wait_end(struct pacpy_wait *w)
 
 /* ---- awaiting ------------------------------------------------------------------------------- */
 
+/* What leaves may still complete in the task that a foreign loop runs, before one of them has to let
+ * the loop go on. The loop does not say when that task was suspended elsewhere, so this counts on
+ * until a leaf of ours suspends it or another task awaits one: at worst it waits a turn in vain,
+ * which is allowed at any time. */
+static PAC_THREAD_LOCAL struct {
+    const PyObject *task; /* compared, never followed */
+    int left;
+} budget;
+
+/* Poll `f` within that budget, or within that of the poll of ours in which this happens. */
+static int
+poll_within_budget(FutureObject *f, struct pac_context *cx, const PyObject *task, PyObject **value)
+{
+    if (pac_budget_left >= 0 || task == NULL) {
+        return pacpy_future_poll(f, cx, value);
+    }
+    pac_budget_left = budget.task == task ? budget.left : PAC_BUDGET;
+    int ready = pacpy_future_poll(f, cx, value);
+    budget.task = ready == 0 ? NULL : task;
+    budget.left = pac_budget_left;
+    pac_budget_left = PAC_BUDGET_UNLIMITED;
+    return ready;
+}
+
 /* Poll `f` under `loop` with the waker of its wait. 1 and *value, 0, -1. */
 static int
 poll_waiting(FutureObject *f, PyObject *loop, struct pac_executor *ex, PyObject **value)
@@ -229,7 +254,7 @@ poll_waiting(FutureObject *f, PyObject *loop, struct pac_executor *ex, PyObject 
         ready = -1;
     }
     else {
-        ready = pacpy_future_poll(f, &cx, value);
+        ready = poll_within_budget(f, &cx, frame.current_task, value);
         if (ready == 0) {
             f->driver = frame.current_task;
         }

@@ -1,6 +1,7 @@
 /* watch.c - watch(), WatchSender and WatchReceiver. */
 #include "sender.h"
 
+#include "../core/budget.h"
 #include "../core/watch.h"
 
 /* The channel itself: never seen by users. */
@@ -124,11 +125,15 @@ wait_for_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
     WatchWaitObject *self = (WatchWaitObject *)f;
     for (;;) {
         if (self->ask) {
+            if (!pac_budget_spend(cx)) {
+                return 0;
+            }
             self->ask = false;
             int holds = ask_predicate(self, value);
             if (holds != 0) {
                 return holds;
             }
+            pac_budget_refund();
         }
         int changed = wait_advance(self, cx);
         if (changed != 1) {
