@@ -45,6 +45,8 @@ class Interval(AsyncIterator[float]):
         self._next: float | None = None
         self._delay: Any = None
 
+    __reduce__ = _support.cannot_pickle
+
     def __repr__(self) -> str:
         return f"<Interval {self._period}s missed={self._missed!r}>"
 

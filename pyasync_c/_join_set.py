@@ -133,6 +133,8 @@ class JoinSet(_core.JoinSetBase[T]):
         self._closing = False  # being left after an error: nothing is spawned
         self._closings = 0  # how often spawners were refused
 
+    __reduce__ = _support.cannot_pickle
+
     def __repr__(self) -> str:
         return f"<JoinSet running={self._running} ended={self._ended} limit={self._limit}>"
 

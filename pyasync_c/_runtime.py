@@ -81,6 +81,8 @@ class Handle:
     def __init__(self, loop: EventLoop, /) -> None:
         self._loop = loop
 
+    __reduce__ = _support.cannot_pickle
+
     def __repr__(self) -> str:
         return f"<Handle of {self._loop!r}>"
 
@@ -150,6 +152,8 @@ class Runtime:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    __reduce__ = _support.cannot_pickle
 
     def __repr__(self) -> str:
         state = (

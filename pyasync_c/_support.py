@@ -28,7 +28,7 @@ from asyncio import (
     unix_events,
 )
 from collections.abc import Awaitable, Coroutine, Iterator
-from typing import Any, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 from . import _compatible, _core
 from ._core import Future
@@ -41,6 +41,11 @@ def iscoroutine(x: Any) -> TypeGuard[Coroutine[Any, Any, Any]]:
     """As asyncio's, which remembers each type of which it has said yes, and so keeps it alive: of
     our futures it need not be asked."""
     return isinstance(x, Future) or coroutines.iscoroutine(x)
+
+
+def cannot_pickle(self: object) -> NoReturn:
+    """The __reduce__ of what is no value, so that it is not copied either."""
+    raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
 
 # ── private names of asyncio ─────────────────────────────────────────────────────────────────

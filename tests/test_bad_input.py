@@ -1054,6 +1054,22 @@ def test_no_pickle_no_copy_no_attributes_no_subclass(name):
     gc.collect()
 
 
+@pytest.mark.parametrize("name", ["Runtime", "Handle", "EventLoop", "Interval", "JoinSet"])
+def test_what_is_written_in_python_is_not_copied_either(name):
+    """A copy would share its parts with the original, and each of the two change them alone."""
+    with pyasync_c.Runtime() as runtime:
+        one = {
+            "Runtime": runtime,
+            "Handle": runtime.handle(),
+            "EventLoop": runtime.get_loop(),
+            "Interval": pyasync_c.interval(1),
+            "JoinSet": pyasync_c.JoinSet(),
+        }[name]
+        for call in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="cannot pickle"):
+                call(one)
+
+
 def test_pending_is_one_object():
     assert copy.copy(PENDING) is PENDING
     assert copy.deepcopy(PENDING) is PENDING
