@@ -27,7 +27,8 @@ class RuntimeMetrics(NamedTuple):
     part of them, found the task waiting still for an asyncio future. wakes is what wake-ups have
     queued, wakes_from_threads the part of other threads. parks is how often it slept, timers_fired
     how many came due, queue_depth_max the longest ready queue, slow_polls how many polls or
-    callbacks took over 100 ms. Stands for Tokio's RuntimeMetrics.
+    callbacks took over 100 ms, the present one included; several within four count as one. Stands
+    for Tokio's RuntimeMetrics.
     """
 
     tasks_alive: int

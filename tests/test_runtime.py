@@ -578,6 +578,13 @@ def test_metrics():
         before = counts().slow_polls
         await pyasync_c.spawn(block())
         assert counts().slow_polls == before + 1
+        await turns(100)
+        time.sleep(0.11)
+        assert counts().slow_polls == before + 2  # the one that asks
+        await pyasync_c.yield_now()
+        assert counts().slow_polls == before + 2
+        await turns(100)
+        assert counts().slow_polls == before + 2
         return counts()
 
     async def block():

@@ -297,14 +297,24 @@ begin_stretch(struct pac_executor *ex)
     ex->runs_to_ticks = ex->ticks_stride;
 }
 
-/* The stretch is over: was one run of it slow? Short runs never last that long together. */
+/* Was a run of this stretch slow? Short ones never last that long together. */
+static inline bool
+stretch_is_slow(struct pac_executor *ex)
+{
+    return PAC_UNLIKELY(pac_ticks() - ex->stretch_ticks > TICKS_OF_WORK) &&
+           pac_clock_ns() - ex->stretch_ns > PAC_SLOW_NS;
+}
+
 static void
 end_stretch(struct pac_executor *ex)
 {
-    if (PAC_UNLIKELY(pac_ticks() - ex->stretch_ticks > TICKS_OF_WORK) &&
-        pac_clock_ns() - ex->stretch_ns > PAC_SLOW_NS) {
-        ex->metrics.slow_runs++;
-    }
+    ex->metrics.slow_runs += stretch_is_slow(ex);
+}
+
+uint64_t
+pac_executor_slow_runs(struct pac_executor *ex)
+{
+    return ex->metrics.slow_runs + (ex->running && stretch_is_slow(ex));
 }
 
 /* Descriptors first, then other threads, then timers; waits until `deadline_ns` (0: does not). */

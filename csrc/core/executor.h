@@ -30,7 +30,7 @@ struct pac_metrics {
     uint64_t parks;
     uint64_t timers_fired;
     uint64_t queue_depth_max;
-    uint64_t slow_runs; /* took over PAC_SLOW_NS */
+    uint64_t slow_runs; /* took over PAC_SLOW_NS; of those between two looks at the clock, one */
 };
 
 #define PAC_SLOW_NS 100000000u
@@ -88,6 +88,9 @@ void pac_executor_close(struct pac_executor *ex);
  * and never run, descriptors are left alone, but their sources are told that the reactor is gone,
  * and a run in progress ends after the present run. */
 void pac_executor_disown(struct pac_executor *ex);
+
+/* metrics.slow_runs, and one that the executor has not looked at yet: it may be the present one. */
+uint64_t pac_executor_slow_runs(struct pac_executor *ex);
 
 /* [any thread] Has closing begun? */
 static inline bool

@@ -126,5 +126,5 @@ pacpy_loop_metrics(PyObject *op, PyObject *Py_UNUSED(ignored))
                          (ull)loop->polls, (ull)(ex->scheduler.wakes + m->wakes_from_threads),
                          (ull)m->wakes_from_threads, (ull)loop->spurious_polls, (ull)m->parks,
                          (ull)ex->wheel.count, (ull)m->timers_fired, (ull)m->queue_depth_max,
-                         (ull)m->slow_runs);
+                         (ull)pac_executor_slow_runs(ex));
 }

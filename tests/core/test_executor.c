@@ -1160,7 +1160,9 @@ static enum pac_poll
 step_slow(struct probe *p, struct pac_context *cx)
 {
     if (p->polls == p->id) {
+        uint64_t before = pac_executor_slow_runs(ex);
         stall(PAC_SLOW_NS + 10 * MS);
+        CHECK_INT(pac_executor_slow_runs(ex), before + 1);
     }
     return step_yield(p, cx);
 }
@@ -1177,6 +1179,7 @@ a_slow_run_is_counted(void)
         root.left = 100;
         CHECK_INT(block_on(&root), PAC_OK);
         CHECK_INT(ex->metrics.slow_runs, i + 1);
+        CHECK_INT(pac_executor_slow_runs(ex), i + 1);
     }
     tear_down();
 }
