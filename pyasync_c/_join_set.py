@@ -161,8 +161,9 @@ class JoinSet(_core.JoinSetBase[T]):
     ) -> _core.Future[asyncio.Task[T]]:
         """A future that waits for room, spawns, and is ready with the task.
 
-        First come, first served. Cancelled while it waits, it has spawned nothing, and a coroutine
-        is closed. Raises TypeError if `aw` is not awaitable.
+        First come, first served. Cancelled while it waits, it has spawned nothing, and may be
+        awaited again; once nobody has it any more, a coroutine is closed. Raises TypeError if `aw`
+        is not awaitable.
         """
         _core.join(aw)  # checks it, and begins nothing
         return _SpawnWait(self, _ToSpawn(aw, name))

@@ -354,7 +354,7 @@ def run(main: Awaitable[T], /, *, debug: bool | None = None) -> T:
     What main leaves over is cancelled and finished, async generators and the thread pool are
     closed. Ctrl-C cancels main and raises KeyboardInterrupt. `debug` is asyncio's debug mode.
     Raises TypeError if main is not awaitable, RuntimeError inside a loop. On any thread that runs
-    no loop.
+    no loop. Stands for #[tokio::main] and asyncio.run.
     """
     if asyncio._get_running_loop() is not None:
         if _support.iscoroutine(main):

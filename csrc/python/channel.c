@@ -374,13 +374,15 @@ pacpy_channel_exec(PyObject *module)
     if (make_exception(
             module, "pyasync_c.ChannelClosed",
             "The other side of the channel has gone, or has closed it, and nothing is left\n"
-            "to receive.",
+            "to receive. Stands for Tokio's SendError, and for RecvError::Closed and the like.",
             &st->ChannelClosed_type) < 0 ||
         make_exception(module, "pyasync_c.ChannelFull",
-                       "try_send() found no room in the channel: nothing was sent.",
+                       "try_send() found no room in the channel: nothing was sent. Stands for\n"
+                       "Tokio's TrySendError::Full.",
                        &st->ChannelFull_type) < 0 ||
         make_exception(module, "pyasync_c.ChannelEmpty",
-                       "try_recv() found nothing in the channel: something may come later.",
+                       "try_recv() found nothing in the channel: something may come later. Stands\n"
+                       "for Tokio's TryRecvError::Empty.",
                        &st->ChannelEmpty_type) < 0) {
         return -1;
     }

@@ -132,7 +132,8 @@ Event_repr(PyObject *op)
     return PyUnicode_FromFormat("<Event %s>", set ? "set" : "unset");
 }
 
-PyDoc_STRVAR(Event_is_set_doc, "is_set($self, /)\n--\n\nFrom any thread.");
+PyDoc_STRVAR(Event_is_set_doc, "is_set($self, /)\n--\n\n"
+                               "True from set() on, until clear(). From any thread.");
 
 static PyObject *
 Event_is_set(PyObject *op, PyObject *Py_UNUSED(ignored))

@@ -404,7 +404,8 @@ PyDoc_STRVAR(
     "Task(coro, *, loop=None, name=None, context=None, eager_start=False)\n--\n\n"
     "A coroutine that the runtime runs: an asyncio.Task, made by spawn() or loop.create_task().\n\n"
     "Runs to its end even if nobody refers to it. cancel() asks for asyncio.CancelledError to be thrown at\n"
-    "the await; awaiting the task gives its result. Belongs to the thread of its loop.");
+    "the await; awaiting the task gives its result. Belongs to the thread of its loop. Stands for\n"
+    "Tokio's JoinHandle.");
 
 /* Task has the methods of both tables: ours last, so that they win. */
 enum { METHODS_MAX = 48 };
