@@ -10,6 +10,7 @@ import os
 import pickle
 import socket
 import threading
+import tracemalloc
 import weakref
 from decimal import Decimal
 
@@ -968,6 +969,23 @@ def test_descriptors_that_cannot_be_watched(tmp_path):
         await turns()
 
     pyasync_c.run(main())
+
+
+def test_a_number_that_is_no_descriptor_costs_no_memory():
+    """What is known of descriptors stands in a table by number."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        tracemalloc.start()
+        try:
+            for watch in (loop.add_reader, loop.add_writer):
+                with pytest.raises(OSError):
+                    watch(10_000_000, print)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert pyasync_c.run(main()) < 1_000_000
 
 
 def test_a_descriptor_that_belongs_to_a_transport():

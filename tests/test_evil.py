@@ -6,6 +6,7 @@ CPython's own bugs of this kind stand here too."""
 import asyncio
 import contextlib
 import gc
+import socket
 import weakref
 
 import pytest
@@ -701,6 +702,35 @@ assert isinstance(asyncio.all_tasks(asyncio.new_event_loop()), set)
 print("done")
 """
     )
+
+
+# ── ours ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_descriptor_that_is_given_up_while_an_operation_asks_whose_it_is():
+    """sock_recv asks the loop, in Python, whether the descriptor is a transport's."""
+
+    class Loop(pyasync_c.EventLoop):
+        meddle = None
+
+        def _ensure_fd_no_transport(self, fd):
+            super()._ensure_fd_no_transport(fd)
+            meddle, self.meddle = self.meddle, None
+            if meddle is not None:
+                meddle()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            loop.add_reader(ours, print)
+            loop.meddle = lambda: loop.remove_reader(ours)
+            loop.call_soon(loop.call_soon, theirs.send, b"read")
+            return await loop.sock_recv(ours, 100)
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        assert runner.run(asyncio.wait_for(main(), 30)) == b"read"
 
 
 # ── the collector in every place ─────────────────────────────────────────────────────────────

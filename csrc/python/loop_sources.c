@@ -12,6 +12,7 @@
 #include "callback_handle.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 struct pacpy_source {
@@ -245,11 +246,16 @@ source_ready(struct pac_source *source, unsigned readiness)
     }
 }
 
+/* 0, or -1 with OSError (EBADF: it is no descriptor, which must not cost memory) or MemoryError. */
 static int
 grow_sources(LoopObject *loop, size_t fd)
 {
     if (fd < loop->source_count) {
         return 0;
+    }
+    if (fcntl((int)fd, F_GETFD) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
     }
     size_t count = fd * 2 + 16;
     struct pacpy_source **grown = PyMem_Resize(loop->sources, struct pacpy_source *, count);
@@ -263,7 +269,7 @@ grow_sources(LoopObject *loop, size_t fd)
     return 0;
 }
 
-/* The source of `fd`, a new one if there is none; NULL and MemoryError. */
+/* The source of `fd`, a new one if there is none; NULL and OSError or MemoryError. */
 static struct pacpy_source *
 need_source(LoopObject *loop, int fd)
 {
@@ -400,21 +406,29 @@ check_no_transport(LoopObject *loop, int fd)
     return done == NULL ? -1 : 0;
 }
 
+/* Has nobody but operations used it since check_no_transport was asked? */
+static bool
+is_known(LoopObject *loop, int fd)
+{
+    struct pacpy_source *s = (size_t)fd < loop->source_count ? loop->sources[fd] : NULL;
+    return s != NULL && s->registered && s->key == NULL &&
+           pac_reactor_has(&loop->executor->reactor, &s->source);
+}
+
 /* Have epoll watch for `w`, which is not in the list yet. 0 or -1. */
 static int
 watch_for_wait(LoopObject *loop, int fd, struct pacpy_source_wait *w)
 {
+    /* First, as that is a call of Python, which may take the source away. */
+    if (!is_known(loop, fd) &&
+        (check_no_transport(loop, fd) < 0 || pacpy_loop_check_open(loop) < 0)) {
+        return -1;
+    }
     struct pacpy_source *s = need_source(loop, fd);
     if (s == NULL) {
         return -1;
     }
     unsigned others = wanted(s);
-    /* Nobody but operations has used it since it was asked. */
-    bool is_known =
-        s->registered && s->key == NULL && pac_reactor_has(&loop->executor->reactor, &s->source);
-    if (!is_known && check_no_transport(loop, fd) < 0) {
-        return -1;
-    }
     if (s->registered && others & w->direction) {
         return 0;
     }
