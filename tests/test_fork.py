@@ -326,6 +326,38 @@ assert len(polls) > 2
     )
 
 
+def test_a_child_watches_no_descriptor_for_its_parent():
+    """The epoll set is shared: what a child added to it would wake its parent for ever."""
+    python(
+        WITHIN_A_RUN
+        + """
+import socket
+from pyasync_c import net
+
+ours, theirs = socket.socketpair()
+theirs.send(b"x")
+
+async def main():
+    loop, parent = asyncio.get_running_loop(), str(os.getpid())
+
+    def check():
+        refuses(lambda: loop.add_reader(ours, print), parent)
+        refuses(lambda: loop.add_writer(ours, print), parent)
+        refuses(net.UnixStream.pair, "no running event loop")
+        asyncio._set_running_loop(loop)
+        refuses(net.UnixStream.pair, parent)
+        refuses(lambda: loop._stream_transport(ours, asyncio.Protocol(), None, None, None), parent)
+
+    assert status_of(child(check)) == 0
+    loop.add_reader(ours, ours.recv, 1)
+    await pyasync_c.sleep(0.001)
+    loop.remove_reader(ours)
+
+pyasync_c.run(main())
+"""
+    )
+
+
 def test_a_child_gives_the_old_runtime_up():
     """Its objects are collected in the child as anywhere; the parent's descriptors are not its own
     to change."""

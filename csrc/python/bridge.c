@@ -803,9 +803,8 @@ pacpy_bridge_executor(struct pacpy_state *st, PyObject **loop)
         return NULL;
     }
     if (pacpy_bridge_is_native(st, *loop)) {
-        ex = ((LoopObject *)*loop)->executor;
-        if (ex == NULL) {
-            PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        if (pacpy_loop_check_open((LoopObject *)*loop) == 0) {
+            ex = ((LoopObject *)*loop)->executor;
         }
     }
     else {

@@ -137,7 +137,7 @@ pacpy_loop_refuse_closed(LoopObject *loop)
 int
 pacpy_loop_check_open(LoopObject *loop)
 {
-    if (PAC_UNLIKELY(loop->executor == NULL)) {
+    if (PAC_UNLIKELY(loop->executor == NULL || pac_executor_is_closed(loop->executor))) {
         pacpy_loop_refuse_closed(loop);
         return -1;
     }

@@ -92,10 +92,10 @@ pacpy_loop_catch_up(LoopObject *loop)
     }
 }
 
-/* 0, or -1 with RuntimeError: the loop is closed. */
+/* 0, or -1 with RuntimeError: the loop is closed, or it is the parent's and this is a fork's child. */
 int pacpy_loop_check_open(LoopObject *loop);
 
-/* Set that RuntimeError: the loop is closed, or it is the parent's and this is a fork's child. */
+/* Set that RuntimeError. */
 void pacpy_loop_refuse_closed(LoopObject *loop);
 
 /* call_soon: a new handle, whose reference may be given up at once, or NULL. `context` NULL: the
