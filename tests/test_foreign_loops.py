@@ -1345,3 +1345,41 @@ loop.close()
 )
 def test_a_forks_child_leaves_the_parents_bridge_alone(new_loop):
     python(FORK.replace("NEW_LOOP", new_loop))
+
+
+class Unreferable:
+    """A loop that takes no weak references."""
+
+    __slots__ = ("loop",)
+
+    def __init__(self, loop):
+        self.loop = loop
+
+    def __getattr__(self, name):
+        return getattr(self.loop, name)
+
+
+def test_sockets_on_a_loop_that_takes_no_weak_references():
+    """Nothing but the loop holds its bridge, and that only while it watches it."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        unreferable = Unreferable(loop)
+        context = pyasync_c.Context(pyasync_c.noop_waker())
+        try:
+            for _ in range(2):
+                asyncio._set_running_loop(unreferable)
+                one, two = net.UnixStream.pair()
+                assert one.write(b"written").poll(context) == 7
+                reading = two.read()
+                while (got := reading.poll(context)) is PENDING:
+                    asyncio._set_running_loop(loop)
+                    await asyncio.sleep(0)
+                    asyncio._set_running_loop(unreferable)
+                assert got == b"written"
+                one.close()
+                two.close()
+        finally:
+            asyncio._set_running_loop(loop)
+
+    run_asyncio(main())

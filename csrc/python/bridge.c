@@ -809,7 +809,9 @@ pacpy_bridge_executor(struct pacpy_state *st, PyObject **loop)
     }
     else {
         BridgeObject *b = pacpy_bridge_of(st, *loop);
-        if (b != NULL && pacpy_bridge_settle(b, *loop) == 0) {
+        /* A loop that takes no weak references holds its bridge only while it watches that, so it goes
+         * on until the next settling: what the caller is about to do with the executor comes first. */
+        if (b != NULL && (!PyWeakref_Check(b->loop_ref) || pacpy_bridge_settle(b, *loop) == 0)) {
             ex = b->executor;
         }
         Py_XDECREF(b);
