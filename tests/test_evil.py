@@ -733,6 +733,62 @@ def test_a_descriptor_that_is_given_up_while_an_operation_asks_whose_it_is():
         assert runner.run(asyncio.wait_for(main(), 30)) == b"read"
 
 
+def test_a_task_that_says_it_is_done_and_is_not():
+    """A future calls its callbacks twice: the second time a task asks whether what it awaits by
+    then is done, and is polled, and awaits that once more."""
+
+    class Twice:
+        _asyncio_future_blocking = False
+        is_done = False
+
+        def __init__(self):
+            self.callbacks = []
+
+        def get_loop(self):
+            return asyncio.get_running_loop()
+
+        def add_done_callback(self, callback, *, context=None):
+            self.callbacks.append(callback)
+
+        def done(self):
+            return self.is_done
+
+        def result(self):
+            return None
+
+        def finish(self):
+            self.is_done = True
+            for callback in self.callbacks:
+                callback(self)
+
+        def __await__(self):
+            self._asyncio_future_blocking = True
+            yield self
+
+    class Done(pyasync_c.Task):
+        def done(self):
+            return True
+
+    async def main():
+        twice = Twice()
+        later = asyncio.get_running_loop().create_future()
+
+        async def waits():
+            await twice
+            return await Done(awaiting(later))
+
+        task = pyasync_c.spawn(waits())
+        await turns()
+        twice.finish()
+        await turns()
+        twice.finish()
+        await turns()
+        later.set_result("waited")
+        return await asyncio.wait_for(task, 30)
+
+    assert pyasync_c.run(main()) == "waited"
+
+
 # ── the collector in every place ─────────────────────────────────────────────────────────────
 
 

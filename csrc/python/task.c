@@ -115,6 +115,7 @@ wakeup(PyObject *op, PyObject *future)
     if (!is_waited_for(t, future) || t->core == NULL) {
         Py_RETURN_NONE;
     }
+    pac_list_remove(&t->listener.node);           /* a Task that says it is done need not be so */
     Py_SETREF(t->waiting_for, Py_NewRef(future)); /* the one to ask, as asyncio does */
     if (pacpy_running_loop != loop || pacpy_frame_top != NULL || loop->current_entry != NULL) {
         pacpy_task_future_done(t);
