@@ -789,6 +789,48 @@ def test_a_task_that_says_it_is_done_and_is_not():
     assert pyasync_c.run(main()) == "waited"
 
 
+def test_a_future_that_drops_the_join_that_asks_how_it_has_ended():
+    class Drops:
+        _asyncio_future_blocking = False
+        is_done = False
+
+        def add_done_callback(self, callback, *, context=None):
+            self.callback = callback
+
+        def remove_done_callback(self, callback):
+            return 0
+
+        def get_loop(self):
+            return asyncio.get_running_loop()
+
+        def done(self):
+            return self.is_done
+
+        def cancelled(self):
+            joins.clear()
+            gc.collect()
+            return False
+
+        def exception(self):
+            return None
+
+        def __await__(self):
+            yield
+
+    joins = []
+
+    async def main():
+        first, second = Drops(), Drops()
+        joins.append(pyasync_c.join(first, second))
+        context = pyasync_c.Context(pyasync_c.noop_waker())
+        assert joins[0].poll(context) is PENDING
+        first.is_done = True
+        first.callback(first)
+        assert not joins
+
+    pyasync_c.run(main())
+
+
 # ── the collector in every place ─────────────────────────────────────────────────────────────
 
 

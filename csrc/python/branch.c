@@ -48,6 +48,9 @@ branch_done(struct pacpy_branch *b)
             if (failed < 0) {
                 PyErr_Clear(); /* asking for its result will say it again */
             }
+            if (!b->is_done) {
+                return; /* let go of meanwhile */
+            }
             self->failed = failed == 0 ? NULL : b;
         }
         is_worth_a_poll = self->failed == b || self->tasks_left == 0;
@@ -60,7 +63,12 @@ branch_done(struct pacpy_branch *b)
 static void
 heard(struct pacpy_call_listener *l)
 {
-    branch_done(PAC_CONTAINER_OF(l, struct pacpy_branch, listener.own));
+    struct pacpy_branch *b = PAC_CONTAINER_OF(l, struct pacpy_branch, listener.own);
+    /* A foreign one that is asked how it has ended may run anything. */
+    bool is_held = b->listener.callback != NULL && Py_REFCNT(b->owner) > 0;
+    PyObject *owner = is_held ? Py_NewRef((PyObject *)b->owner) : NULL;
+    branch_done(b);
+    Py_XDECREF(owner);
 }
 
 /* Listen to the task or future of `b`. 0, or -1 and an exception. */
