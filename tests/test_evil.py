@@ -831,6 +831,45 @@ def test_a_future_that_drops_the_join_that_asks_how_it_has_ended():
     pyasync_c.run(main())
 
 
+def test_callbacks_that_are_removed_while_they_are_listed():
+    """Python 3.11 collects within allocations, and so within the list that is being made."""
+
+    async def main():
+        future = asyncio.get_running_loop().create_future()
+        callbacks = [lambda future, k=k: None for k in range(50)]
+
+        class Remover:
+            def __init__(self):
+                self.cycle = self
+
+            def __del__(self):
+                for callback in callbacks:
+                    future.remove_done_callback(callback)
+
+        pairs = [(k, object()) for k in range(5000)]  # so that no pair comes from a free list
+        for allocations in range(2, 12):
+            for callback in callbacks:
+                future.add_done_callback(callback)
+            gc.collect()
+            gc.disable()
+            Remover()
+            gc.set_threshold(gc.get_count()[0] + allocations)
+            gc.enable()
+            listed = future._callbacks
+            assert listed is None or len(listed) == 50  # before, or after
+            gc.set_threshold(*thresholds)
+            gc.collect()
+            assert future._callbacks is None
+        del pairs
+
+    thresholds = gc.get_threshold()
+    try:
+        pyasync_c.run(main())
+    finally:
+        gc.enable()
+        gc.set_threshold(*thresholds)
+
+
 # ── the collector in every place ─────────────────────────────────────────────────────────────
 
 

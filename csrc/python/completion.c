@@ -697,6 +697,25 @@ get_loop_attribute(PyObject *op, void *Py_UNUSED(closure))
     return or_none((PyObject *)pacpy_completion_of(op)->loop);
 }
 
+/* 0 or -1. */
+static int
+append_callbacks(struct pacpy_completion *c, PyObject *list)
+{
+    for (struct pac_list_node *n = c->listeners.head.next; n != &c->listeners.head; n = n->next) {
+        struct pacpy_listener *l = PAC_LIST_ENTRY(n, struct pacpy_listener, node);
+        if (l->kind != PACPY_LISTEN_CALLBACK) {
+            continue;
+        }
+        PyObject *pair = PyTuple_Pack(2, callback_of(l)->callback, callback_of(l)->context);
+        int appended = pair == NULL ? -1 : PyList_Append(list, pair);
+        Py_XDECREF(pair);
+        if (appended < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static PyObject *
 get_callbacks(PyObject *op, void *Py_UNUSED(closure))
 {
@@ -705,23 +724,16 @@ get_callbacks(PyObject *op, void *Py_UNUSED(closure))
         Py_RETURN_NONE;
     }
     PyObject *list = PyList_New(0);
-    if (list == NULL) {
-        return NULL;
+    /* Python 3.11 collects within allocations, and so destructors might change the listeners. */
+    int collects = PyGC_Disable();
+    int appended = list == NULL ? -1 : append_callbacks(c, list);
+    if (collects) {
+        PyGC_Enable();
     }
-    for (struct pac_list_node *n = c->listeners.head.next; n != &c->listeners.head; n = n->next) {
-        struct pacpy_listener *l = PAC_LIST_ENTRY(n, struct pacpy_listener, node);
-        if (l->kind != PACPY_LISTEN_CALLBACK) {
-            continue;
-        }
-        PyObject *pair = PyTuple_Pack(2, callback_of(l)->callback, callback_of(l)->context);
-        if (pair == NULL || PyList_Append(list, pair) < 0) {
-            Py_XDECREF(pair);
-            Py_DECREF(list);
-            return NULL;
-        }
-        Py_DECREF(pair);
+    if (appended < 0) {
+        Py_CLEAR(list);
     }
-    if (PyList_GET_SIZE(list) == 0) {
+    else if (PyList_GET_SIZE(list) == 0) {
         Py_SETREF(list, Py_NewRef(Py_None));
     }
     return list;
