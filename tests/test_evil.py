@@ -831,6 +831,29 @@ def test_a_future_that_drops_the_join_that_asks_how_it_has_ended():
     pyasync_c.run(main())
 
 
+def test_a_name_that_changes_the_extra_information_in_which_it_is_looked_up():
+    async def main():
+        ours, theirs = socket.socketpair()
+        with theirs:
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+
+            class Name:
+                def __hash__(self):
+                    return hash("peername")
+
+                def __eq__(self, other):
+                    transport._extra = {}
+                    return True
+
+            transport._extra = {"peername": ["what was there"]}
+            found = transport.get_extra_info(Name())
+            transport.abort()
+            return found
+
+    assert pyasync_c.run(main()) == ["what was there"]
+
+
 def test_callbacks_that_are_removed_while_they_are_listed():
     """Python 3.11 collects within allocations, and so within the list that is being made."""
 

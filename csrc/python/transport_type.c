@@ -168,18 +168,22 @@ Transport_set_write_buffer_limits(PyObject *op, PyObject *args, PyObject *kwargs
     return none_or_null(pacpy_transport_maybe_pause(t));
 }
 
-/* The dict, with what is made on demand in it: borrowed, or NULL and an exception. */
+/* The dict, with what is made on demand in it: a new reference, since a key that is compared may have
+ * another one set; NULL and an exception. */
 static PyObject *
 whole_extra(TransportObject *t)
 {
-    int has = PyDict_Contains(t->extra, t->st->str_socket);
-    if (has != 0 || t->sock == NULL || t->vtable->is_pipe) {
-        return has < 0 ? NULL : t->extra;
+    PyObject *extra = Py_NewRef(t->extra);
+    int has = PyDict_Contains(extra, t->st->str_socket);
+    if (has == 0 && t->sock != NULL && !t->vtable->is_pipe) {
+        PyObject *wrapped = PyObject_CallOneArg(t->st->asyncio_TransportSocket, t->sock);
+        has = wrapped == NULL ? -1 : PyDict_SetItem(extra, t->st->str_socket, wrapped);
+        Py_XDECREF(wrapped);
     }
-    PyObject *wrapped = PyObject_CallOneArg(t->st->asyncio_TransportSocket, t->sock);
-    int set = wrapped == NULL ? -1 : PyDict_SetItem(t->extra, t->st->str_socket, wrapped);
-    Py_XDECREF(wrapped);
-    return set < 0 ? NULL : t->extra;
+    if (has < 0) {
+        Py_CLEAR(extra);
+    }
+    return extra;
 }
 
 /* get_extra_info(name, default=None) */
@@ -192,14 +196,13 @@ Transport_get_extra_info(PyObject *op, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", names, &name, &fallback)) {
         return NULL;
     }
-    if (whole_extra(t) == NULL) {
-        return NULL;
+    PyObject *extra = whole_extra(t);
+    PyObject *found = extra == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(extra, name));
+    if (found == NULL && !PyErr_Occurred()) {
+        found = Py_NewRef(fallback);
     }
-    PyObject *found = PyDict_GetItemWithError(t->extra, name);
-    if (found == NULL && PyErr_Occurred()) {
-        return NULL;
-    }
-    return Py_NewRef(found == NULL ? fallback : found);
+    Py_XDECREF(extra);
+    return found;
 }
 
 #define KEYWORDS(function) ((PyCFunction)(void (*)(void))(function))
@@ -251,7 +254,7 @@ PyMemberDef pacpy_transport_members[] = {
 static PyObject *
 get_extra(PyObject *op, void *Py_UNUSED(closure))
 {
-    return Py_XNewRef(whole_extra((TransportObject *)op));
+    return whole_extra((TransportObject *)op);
 }
 
 static int
