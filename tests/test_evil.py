@@ -831,6 +831,23 @@ def test_a_future_that_drops_the_join_that_asks_how_it_has_ended():
     pyasync_c.run(main())
 
 
+def test_a_loop_that_is_closed_while_a_transport_takes_a_descriptor_over():
+    class Loop(pyasync_c.EventLoop):
+        def _remove_reader(self, fd):
+            super()._remove_reader(fd)
+            if not ended:
+                ended.append(True)
+                self.close()
+
+    ended = []
+    loop = Loop()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        loop._add_reader(ours.fileno(), print)
+        with pytest.raises(RuntimeError, match="closed"):
+            loop._stream_transport(ours, asyncio.Protocol(), None, None, None)
+
+
 def test_a_name_that_changes_the_extra_information_in_which_it_is_looked_up():
     async def main():
         ours, theirs = socket.socketpair()

@@ -451,7 +451,6 @@ pacpy_transport_maybe_pause(TransportObject *t)
         t->protocol == NULL) {
         return 0;
     }
-    t->protocol_paused = true;
     /* The caller may be in the transport's context, or in one that is in it. */
     PyObject *context = PyContext_Copy(t->context);
     if (context == NULL) {
@@ -462,6 +461,7 @@ pacpy_transport_maybe_pause(TransportObject *t)
         return -1;
     }
     int result = 0;
+    t->protocol_paused = true;
     PyObject *done = pacpy_transport_call(t, t->st->str_pause_writing, NULL);
     if (done == NULL) {
         PyObject *exc = PyErr_GetRaisedException();
@@ -592,7 +592,7 @@ pacpy_transport_watch(TransportObject *t, enum pac_io_kind kind)
     enum pac_status status = pac_io_open(&t->io, reactor, t->fd, kind, PAC_WRITABLE);
     if (status == PAC_OS_ERROR && errno == EEXIST) {
         /* Somebody's add_reader is there still: as in asyncio, the transport takes its place. */
-        if (forget_watchers(t) < 0) {
+        if (forget_watchers(t) < 0 || pacpy_loop_check_open(t->loop) < 0) {
             return -1;
         }
         status = pac_io_open(&t->io, reactor, t->fd, kind, PAC_WRITABLE);
