@@ -1,6 +1,7 @@
 """TlsStream on every loop: over TCP and Unix sockets, against the standard library's own TLS."""
 
 import asyncio
+import errno
 import gc
 import itertools
 import os
@@ -562,6 +563,63 @@ def test_bad_input(run, contexts):
         peer.close()
 
     run(main())
+
+
+class Meddles(ssl.SSLObject):
+    """Calls back before it reads."""
+
+    meddle = None
+
+    def read(self, *args):
+        meddle, self.meddle = self.meddle, None
+        if meddle is not None:
+            meddle()
+        return super().read(*args)
+
+    def write(self, data):
+        if self.meddle is not None:
+            raise ssl.SSLWantReadError  # as in a handshake: it wants to hear more
+        return super().write(data)
+
+
+@pytest.mark.parametrize("operation", ["read", "write", "close"])
+def test_a_stream_that_is_used_from_within_its_ssl_object(files, contexts, operation):
+    """A read receives behind what was read ahead, which must stay where it is."""
+    context = ssl.create_default_context(cafile=files[0])
+    context.sslobject_class = Meddles
+    refused = []
+
+    async def main():
+        client, server = await tls_pair((contexts[0], context), "unix")
+        await server.write_all(b"a" * 3000)
+        await client.peek()
+        await server.write_all(b"b" * 40000 + b"\n")
+        await asyncio.sleep(0.01)  # until the loop knows that it has come
+        ssl_object = client.ssl_object
+
+        def meddle():
+            if operation == "close":
+                client.close()
+                return
+            ssl_object.meddle = int if operation == "write" else None
+            nested = client.write(b"x") if operation == "write" else client.read()
+            try:
+                nested.poll(pyasync_c.Context(pyasync_c.noop_waker()))
+            except RuntimeError as error:
+                refused.append(str(error))
+            ssl_object.meddle = None
+
+        ssl_object.meddle = meddle
+        try:
+            assert await client.read_until(b"\n") == b"a" * 3000 + b"b" * 40000 + b"\n"
+        except OSError as error:
+            refused.append(error.errno)
+        client.close()
+        server.close()
+
+    pyasync_c.run(main())
+    assert len(refused) == 1
+    assert (refused[0] == errno.EBADF) == (operation == "close"), refused
 
 
 def test_a_cycle_through_a_stream_is_collected(contexts):

@@ -18,6 +18,8 @@
 #include "../core/executor.h"
 #include "../core/io.h"
 
+#include <errno.h>
+
 typedef struct pacpy_socket {
     PyObject_HEAD
     struct pacpy_socket *self; /* itself: in a half of a stream, its stream stands here */
@@ -205,8 +207,8 @@ pacpy_stream_poll(OperationObject *self, struct pac_context *cx, PyObject **valu
         PyErr_SetString(PyExc_RuntimeError, taken);
         return -1;
     }
+    *slot = self; /* before the first step: one of TLS may run anything, another read too */
     if (PAC_UNLIKELY(!pac_budget_spend(cx))) {
-        *slot = self;
         return 0;
     }
     for (;;) {
@@ -215,7 +217,6 @@ pacpy_stream_poll(OperationObject *self, struct pac_context *cx, PyObject **valu
             pacpy_stream_leave(self, slot);
             return done;
         }
-        *slot = self;
         if (!pacpy_operation_wait(self, cx)) {
             if (PAC_UNLIKELY(self->future.state == PACPY_DROPPED)) {
                 pacpy_stream_leave(self, slot);
@@ -238,7 +239,8 @@ pacpy_stream_retire(OperationObject *self, bool has_slot)
     return socket;
 }
 
-/* 1; 0 for PAC_WOULD_BLOCK; -1 and an exception, which may be set already. */
+/* 1; 0 for PAC_WOULD_BLOCK; -1 and an exception, which may be set already. PAC_CLOSED: by something
+ * that the poll set off. */
 static inline int
 pacpy_stream_answer(enum pac_status status)
 {
@@ -247,6 +249,9 @@ pacpy_stream_answer(enum pac_status status)
     }
     if (status == PAC_WOULD_BLOCK) {
         return 0;
+    }
+    if (status == PAC_CLOSED) {
+        errno = EBADF;
     }
     return PyErr_Occurred() ? -1 : pacpy_socket_raise_errno();
 }

@@ -46,6 +46,7 @@ typedef struct {
     bool receives_much;   /* what came last time was more than scratch memory holds */
     bool has_ended;       /* the other side has said that it will send no more */
     bool writes_wait;     /* for what the other side says: it has begun a handshake in mid-stream */
+    bool decrypts;        /* further up this stack */
 } TlsObject;
 
 /* Call a method of the SSLObject. */
@@ -263,17 +264,10 @@ read_record(TlsObject *self, void *buffer, size_t size, size_t *count)
     return PAC_OS_ERROR;
 }
 
-/* What is decrypted or can be, of what has been handed on: another record while there is room for a
- * whole one. An error that comes after bytes is for the next read. PAC_WOULD_BLOCK: it wants more. */
+/* As read_decrypted(). */
 static enum pac_status
-read_decrypted(TlsObject *self, char *buffer, size_t size, size_t *count)
+read_records(TlsObject *self, char *buffer, size_t size, size_t *count)
 {
-    *count = 0;
-    if (self->failed != NULL) {
-        PyErr_SetRaisedException(self->failed);
-        self->failed = NULL;
-        return PAC_OS_ERROR;
-    }
     int more;
     do {
         size_t got;
@@ -296,6 +290,27 @@ read_decrypted(TlsObject *self, char *buffer, size_t size, size_t *count)
         PyErr_Clear(); /* no memory to ask with: the next read does */
     }
     return PAC_OK;
+}
+
+/* What is decrypted or can be, of what has been handed on: another record while there is room for a
+ * whole one. An error that comes after bytes is for the next read. PAC_WOULD_BLOCK: it wants more. */
+static enum pac_status
+read_decrypted(TlsObject *self, char *buffer, size_t size, size_t *count)
+{
+    *count = 0;
+    if (self->failed != NULL) {
+        PyErr_SetRaisedException(self->failed);
+        self->failed = NULL;
+        return PAC_OS_ERROR;
+    }
+    if (PAC_UNLIKELY(self->decrypts)) {
+        PyErr_SetString(PyExc_RuntimeError, "this TlsStream is used from within its SSLObject");
+        return PAC_OS_ERROR;
+    }
+    self->decrypts = true;
+    enum pac_status status = read_records(self, buffer, size, count);
+    self->decrypts = false;
+    return status;
 }
 
 /* Receive what the SSLObject wants. As feed(). */
@@ -394,11 +409,13 @@ save_decrypted(TlsObject *self)
             }
             return status == PAC_OS_ERROR && PyErr_Occurred() ? -1 : 0;
         }
-        if (have > 0) {
-            memcpy(PyBytes_AS_STRING(all), pacpy_ahead(s), have);
+        /* A read within that call may have taken some of the old ones. */
+        size_t left = pacpy_ahead_size(s);
+        if (left > 0) {
+            memcpy(PyBytes_AS_STRING(all) + have - left, pacpy_ahead(s), left);
         }
         Py_XSETREF(s->ahead, all);
-        s->start = 0;
+        s->start = have - left;
         s->end = have + count;
     }
 }
@@ -439,6 +456,9 @@ pacpy_tls_write(StreamObject *s, const void *bytes, size_t size, size_t *count)
     }
     if (PAC_UNLIKELY(self->ssl.may_lack)) {
         return broken();
+    }
+    if (PAC_UNLIKELY(self->unfed != NULL) && hand_on_again(self) < 0) {
+        return PAC_OS_ERROR; /* in a handshake it would be asked for, and come out of its turn */
     }
     Py_ssize_t chunk = (Py_ssize_t)(size < CHUNK_MAX ? size : CHUNK_MAX);
     for (;;) {
