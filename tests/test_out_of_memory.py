@@ -9,6 +9,7 @@ import gc
 import re
 import sys
 import traceback
+import types
 import warnings
 
 import pytest
@@ -495,6 +496,38 @@ def test_where_a_coroutine_stands_is_not_forgotten():
             assert await pyasync_c.poll_once(coroutine) is pyasync_c.PENDING
             future.set_result(7)
             assert await pyasync_c.poll_once(coroutine) == 7
+        assert failures > 0
+
+    pyasync_c.run(main())
+
+
+@types.coroutine
+def yields(future):
+    """Without awaiting it, so it is not asked how it has ended."""
+    future._asyncio_future_blocking = True
+    yield future
+    return "was not told"
+
+
+def test_what_a_coroutine_waits_for_is_not_forgotten():
+    """The error of a future that it only yields is thrown into it, once there is memory."""
+    pytest.importorskip("_testcapi")
+    memory = PythonsMemory()
+
+    async def main():
+        failures = 0
+        for n in range(1, 30):
+            future = asyncio.get_running_loop().create_future()
+            coroutine = yields(future)
+            assert await pyasync_c.poll_once(coroutine) is pyasync_c.PENDING
+            future.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                with failing(memory, n):
+                    await pyasync_c.poll_once(coroutine)
+                failures += 1
+                # None: Python itself had no memory within the coroutine, and has ended it.
+                assert await pyasync_c.poll_once(coroutine) is None
+            assert coroutine.gi_frame is None
         assert failures > 0
 
     pyasync_c.run(main())

@@ -303,15 +303,19 @@ PySendResult
 pacpy_throw_into(struct pacpy_state *st, PyObject *iterator, PyObject **result)
 {
     PyObject *exc = PyErr_GetRaisedException();
-    PyObject *throw = PyObject_GetAttr(iterator, st->str_throw);
-    if (throw == NULL) {
-        /* An iterator that knows nothing of exceptions: this one ends it. */
-        PyErr_Clear();
-        PyErr_SetRaisedException(exc);
-        return PYGEN_ERROR;
+    PyObject *throw = NULL;
+    if (!PyCoro_CheckExact(iterator) && !PyGen_CheckExact(iterator)) {
+        throw = PyObject_GetAttr(iterator, st->str_throw);
+        if (throw == NULL) {
+            /* An iterator that knows nothing of exceptions: this one ends it. */
+            PyErr_Clear();
+            PyErr_SetRaisedException(exc);
+            return PYGEN_ERROR;
+        }
     }
-    *result = PyObject_CallOneArg(throw, exc);
-    Py_DECREF(throw);
+    *result = throw == NULL ? PyObject_CallMethodOneArg(iterator, st->str_throw, exc)
+                            : PyObject_CallOneArg(throw, exc);
+    Py_XDECREF(throw);
     Py_DECREF(exc);
     if (*result != NULL) {
         return PYGEN_NEXT;
@@ -462,7 +466,7 @@ is_passed_on(IntoFutureObject *self, PyObject *thrown)
     }
     PyObject *waiting_for = Py_NewRef(self->waiting_for);
     PyObject *message = PyObject_GetAttrString(thrown, "args");
-    PyObject *cancel = PyObject_GetAttrString(waiting_for, "cancel");
+    PyObject *cancel = PyObject_GetAttr(waiting_for, st->str_cancel);
     PyObject *answer =
         message == NULL || cancel == NULL ? NULL : PyObject_CallObject(cancel, message);
     int truth = answer == NULL ? -1 : PyObject_IsTrue(answer);
@@ -738,7 +742,7 @@ poll_coroutine(struct pacpy_state *st, PyObject *coroutine, struct pac_context *
     int ready = pacpy_future_poll(&inner->base, cx, value);
     PyObject *exc = PyErr_GetRaisedException();
     Py_CLEAR(inner->iterator);
-    if (ready != 0) {
+    if (ready != 0 && ready != PACPY_REFUSED) {
         take_out(table, key);
     }
     Py_DECREF(key);
