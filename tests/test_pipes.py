@@ -10,6 +10,7 @@ import os
 import random
 import socket
 import sys
+import weakref
 
 import pytest
 from helpers import collect, every_transport, open_fds, turns
@@ -381,3 +382,36 @@ def test_the_loop_closes_first():
     with pytest.warns(ResourceWarning), contextlib.closing(read):
         del writer, write
         collect()
+
+
+def test_a_transport_whose_pipe_was_taken_away_is_collected():
+    """As programs do with standard input, which is not theirs to close."""
+
+    async def main():
+        read, write = os.pipe()
+        with os.fdopen(read, "rb", 0) as pipe, os.fdopen(write, "wb", 0):
+            transport, _ = await reading(pipe, asyncio.Protocol)
+            transport._pipe = None
+            gone = weakref.ref(transport)
+            del transport
+            await turns()
+            collect()
+            assert gone() is None
+            assert not pipe.closed
+
+    pyasync_c.run(main())
+
+
+def test_the_repr_of_a_type_by_another_name():
+    async def main():
+        read, write = os.pipe()
+        with os.fdopen(write, "wb", 0):
+            transport, _ = await reading(os.fdopen(read, "rb", 0))
+            name, type(transport).__name__ = type(transport).__name__, "Renamed"
+            try:
+                return repr(transport)
+            finally:
+                type(transport).__name__ = name
+                transport.close()
+
+    assert pyasync_c.run(main()).startswith("<Renamed fd=")

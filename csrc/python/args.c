@@ -183,3 +183,10 @@ pacpy_keywords(const char *function, const char *const *names, Py_ssize_t requir
     }
     return 0;
 }
+
+const char *
+pacpy_short_name(PyTypeObject *type)
+{
+    const char *dot = strrchr(type->tp_name, '.');
+    return dot == NULL ? type->tp_name : dot + 1;
+}

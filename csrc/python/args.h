@@ -31,6 +31,9 @@ int pacpy_keywords(const char *function, const char *const *names, Py_ssize_t re
                    Py_ssize_t positional, PyObject *const *args, Py_ssize_t nargs,
                    PyObject *kwnames, PyObject **values);
 
+/* A type's name without its module, for messages: it goes with the type's. */
+const char *pacpy_short_name(PyTypeObject *type);
+
 /* Nanoseconds as float seconds; PAC_NEVER is inf. */
 double pacpy_seconds_from_ns(uint64_t ns);
 

@@ -9,6 +9,7 @@
 #include "datagram_transport.h"
 
 #include "net_address.h"
+#include "transport_writer.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -370,10 +371,8 @@ Datagram_sendto(PyObject *op, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:sendto", names, &data, &given)) {
         return NULL;
     }
-    if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
-        const char *name = strrchr(Py_TYPE(data)->tp_name, '.');
-        return PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%s'",
-                            name == NULL ? Py_TYPE(data)->tp_name : name + 1);
+    if (pacpy_writer_check(data) < 0) {
+        return NULL;
     }
     PyObject *address = address_to_use(d, given);
     if (address == NULL && PyErr_Occurred()) {

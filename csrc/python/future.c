@@ -2,6 +2,7 @@
  * pending, poll_fn. */
 #include "future.h"
 
+#include "args.h"
 #include "bridge.h"
 #include "waker.h"
 
@@ -10,9 +11,7 @@
 static int
 refuse_poll(FutureObject *f)
 {
-    const char *name = Py_TYPE(f)->tp_name;
-    const char *dot = strrchr(name, '.');
-    name = dot == NULL ? name : dot + 1;
+    const char *name = pacpy_short_name(Py_TYPE(f));
     if (f->polling) {
         PyErr_Format(PyExc_RuntimeError, "%s is already being polled", name);
     }

@@ -6,6 +6,7 @@
  * the epoll set, which is the kernel's. */
 #include "net.h"
 
+#include "args.h"
 #include "bridge.h"
 
 #include <errno.h>
@@ -149,13 +150,6 @@ detach(PyObject *sock)
     return fd;
 }
 
-static const char *
-short_name(PyTypeObject *type)
-{
-    const char *dot = strrchr(type->tp_name, '.');
-    return dot == NULL ? type->tp_name : dot + 1;
-}
-
 SocketObject *
 pacpy_socket_from_object(struct pacpy_state *st, PyTypeObject *type, PyObject *sock, int socktype,
                          bool listens, bool (*is_family)(int), enum pac_io_kind kind,
@@ -169,7 +163,7 @@ pacpy_socket_from_object(struct pacpy_state *st, PyTypeObject *type, PyObject *s
     PyObject *loop;
     int fd = PyObject_AsFileDescriptor(sock);
     if (fd < 0 || refuse_ssl_socket(sock) < 0 ||
-        check_kind(short_name(type), fd, socktype, listens, is_family) < 0 ||
+        check_kind(pacpy_short_name(type), fd, socktype, listens, is_family) < 0 ||
         /* Before the socket has lost what it would have to be given back. */
         pacpy_bridge_executor(st, &loop) == NULL) {
         return NULL;
@@ -215,8 +209,8 @@ pacpy_socket_need_open(SocketObject *s)
     if (s->fd >= 0) {
         return 0;
     }
-    PyObject *args =
-        Py_BuildValue("(iN)", EBADF, PyUnicode_FromFormat("%s is closed", short_name(Py_TYPE(s))));
+    PyObject *args = Py_BuildValue(
+        "(iN)", EBADF, PyUnicode_FromFormat("%s is closed", pacpy_short_name(Py_TYPE(s))));
     if (args != NULL) {
         PyErr_SetObject(PyExc_OSError, args);
         Py_DECREF(args);
@@ -246,7 +240,7 @@ pacpy_socket_check_slowly(SocketObject *s)
     }
     if (!pac_io_is_open(&s->io)) {
         PyErr_Format(PyExc_RuntimeError, "Event loop is closed: the one of this %s",
-                     short_name(Py_TYPE(s)));
+                     pacpy_short_name(Py_TYPE(s)));
         return -1;
     }
     PyObject *present;
@@ -260,7 +254,7 @@ pacpy_socket_check_slowly(SocketObject *s)
     }
     PyObject *own = loop_of(s);
     PyErr_Format(PyExc_RuntimeError, "this %s belongs to the loop %R, and is used on the loop %R",
-                 short_name(Py_TYPE(s)), own == NULL ? Py_None : own, present);
+                 pacpy_short_name(Py_TYPE(s)), own == NULL ? Py_None : own, present);
     Py_XDECREF(own);
     Py_DECREF(present);
     return -1;
@@ -404,7 +398,7 @@ PyObject *
 Socket_repr(PyObject *op)
 {
     SocketObject *s = (SocketObject *)op;
-    const char *name = short_name(Py_TYPE(op));
+    const char *name = pacpy_short_name(Py_TYPE(op));
     struct pacpy_address address;
     if (s->fd < 0) {
         return PyUnicode_FromFormat("<%s closed>", name);

@@ -4,6 +4,8 @@
  * methods of one direction. */
 #include "net.h"
 
+#include "args.h"
+
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -116,8 +118,8 @@ Half_dealloc(PyObject *op)
 static PyObject *
 Half_repr(PyObject *op)
 {
-    const char *dot = strrchr(Py_TYPE(op)->tp_name, '.');
-    return PyUnicode_FromFormat("<%s of %R>", dot + 1, ((HalfObject *)op)->stream);
+    return PyUnicode_FromFormat("<%s of %R>", pacpy_short_name(Py_TYPE(op)),
+                                ((HalfObject *)op)->stream);
 }
 
 static PyObject *

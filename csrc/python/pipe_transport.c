@@ -4,6 +4,7 @@
  * nothing to write: a pipe reports an error then, a socket its end. */
 #include "pipe_transport.h"
 
+#include "args.h"
 #include "transport_writer.h"
 
 #include <errno.h>
@@ -241,7 +242,7 @@ static PyObject *
 Pipe_repr(PyObject *op)
 {
     TransportObject *t = (TransportObject *)op;
-    const char *name = strrchr(Py_TYPE(op)->tp_name, '.') + 1;
+    const char *name = pacpy_short_name(Py_TYPE(op));
     if (t->sock == NULL) {
         return PyUnicode_FromFormat("<%s closed fd=%d closed>", name, t->fd);
     }
@@ -280,7 +281,7 @@ set_pipe(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
     t->closing = true;
     t->conn_lost++;
     Py_CLEAR(t->sock);
-    return 0;
+    return pacpy_transport_settle(t); /* nothing holds it any more */
 }
 
 static PyObject *

@@ -427,7 +427,7 @@ refuse_data(PyObject *data)
 {
     const char *name = strrchr(Py_TYPE(data)->tp_name, '.');
     PyErr_Format(PyExc_TypeError, "data: expecting a bytes-like instance, got %s",
-                 name == NULL ? Py_TYPE(data)->tp_name : name + 1);
+                 pacpy_short_name(Py_TYPE(data)));
     return NULL;
 }
 

@@ -1,6 +1,8 @@
 /* transport_type.c - the methods and attributes that all transports have. */
 #include "transport.h"
 
+#include "args.h"
+
 /* ---- methods -------------------------------------------------------------------------------- */
 
 static PyObject *
@@ -278,8 +280,7 @@ PyObject *
 pacpy_transport_repr(PyObject *op)
 {
     TransportObject *t = (TransportObject *)op;
-    const char *name = strrchr(Py_TYPE(op)->tp_name, '.');
-    name = name == NULL ? Py_TYPE(op)->tp_name : name + 1;
+    const char *name = pacpy_short_name(Py_TYPE(op));
     const char *state = t->sock == NULL ? " closed" : t->closing ? " closing" : "";
     if (t->loop == NULL || t->loop->executor == NULL) {
         return PyUnicode_FromFormat("<%s%s fd=%d>", name, state, t->fd);

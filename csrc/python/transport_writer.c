@@ -1,5 +1,7 @@
 #include "transport_writer.h"
 
+#include "args.h"
+
 #include <sys/uio.h>
 
 enum { PARTS_MAX = 64 }; /* of one system call */
@@ -10,9 +12,8 @@ pacpy_writer_check(PyObject *data)
     if (PyBytes_Check(data) || PyByteArray_Check(data) || PyMemoryView_Check(data)) {
         return 0;
     }
-    const char *name = strrchr(Py_TYPE(data)->tp_name, '.');
     PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%s'",
-                 name == NULL ? Py_TYPE(data)->tp_name : name + 1);
+                 pacpy_short_name(Py_TYPE(data)));
     return -1;
 }
 
