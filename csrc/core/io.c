@@ -81,6 +81,14 @@ io_gone(struct pac_source *source)
     wake_waiters(io, EVERYTHING);
 }
 
+enum pac_io_kind
+pac_io_kind_of_stream(int family)
+{
+    return family == AF_UNIX                         ? PAC_IO_UNIX
+           : family == AF_INET || family == AF_INET6 ? PAC_IO_SOCKET
+                                                     : PAC_IO_OTHER;
+}
+
 enum pac_status
 pac_io_open(struct pac_io *io, struct pac_reactor *reactor, int fd, enum pac_io_kind kind,
             unsigned readiness)

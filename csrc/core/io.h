@@ -33,6 +33,9 @@ enum pac_io_kind {
     PAC_IO_OTHER,  /* nothing: a datagram, a terminal's line, a packet */
 };
 
+/* That of a stream socket of this family (AF_INET, ...). */
+enum pac_io_kind pac_io_kind_of_stream(int family);
+
 struct pac_io {
     struct pac_source source;
     struct pac_reactor *reactor; /* NULL: it is closed */

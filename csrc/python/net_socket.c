@@ -65,8 +65,8 @@ pacpy_socket_new(struct pacpy_state *st, PyTypeObject *type, SocketObject *like,
         goto failed;
     }
     s->family = address.storage.ss_family;
-    if (kind == PAC_IO_SOCKET && s->family == AF_UNIX) {
-        kind = PAC_IO_UNIX;
+    if (kind == PAC_IO_SOCKET) {
+        kind = pac_io_kind_of_stream(s->family);
     }
     enum pac_status status = pac_io_open(&s->io, &s->executor->reactor, fd, kind, readiness);
     if (status != PAC_OK) {

@@ -565,18 +565,14 @@ forget_watchers(TransportObject *t)
     return writer == NULL ? -1 : 0;
 }
 
-/* What a short read of a stream socket says depends on whose it is. */
 static enum pac_io_kind
 kind_of_stream(int fd)
 {
-    int domain;
-    socklen_t size = sizeof domain;
-    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) {
-        return PAC_IO_OTHER;
-    }
-    return domain == AF_UNIX                         ? PAC_IO_UNIX
-           : domain == AF_INET || domain == AF_INET6 ? PAC_IO_SOCKET
-                                                     : PAC_IO_OTHER;
+    int family;
+    socklen_t size = sizeof family;
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) == 0
+               ? pac_io_kind_of_stream(family)
+               : PAC_IO_OTHER;
 }
 
 int

@@ -347,6 +347,15 @@ a_read_that_the_kernel_cut_short_says_nothing(void)
     close(listener);
 }
 
+static void
+what_kind_a_stream_is_its_family_says(void)
+{
+    CHECK_INT(pac_io_kind_of_stream(AF_UNIX), PAC_IO_UNIX);
+    CHECK_INT(pac_io_kind_of_stream(AF_INET), PAC_IO_SOCKET);
+    CHECK_INT(pac_io_kind_of_stream(AF_INET6), PAC_IO_SOCKET);
+    CHECK_INT(pac_io_kind_of_stream(AF_VSOCK), PAC_IO_OTHER);
+}
+
 /* A FIFO whose writers are all gone, and then there is one again: a bit that stayed would make its
  * reader spin. */
 static void
@@ -811,6 +820,7 @@ main(void)
     RUN(a_peer_that_is_gone_is_an_error_and_no_signal);
     RUN(only_streams_are_drained_by_a_short_read);
     RUN(a_read_that_the_kernel_cut_short_says_nothing);
+    RUN(what_kind_a_stream_is_its_family_says);
     RUN(a_bit_that_says_closed_is_cleared_if_the_kernel_denies_it);
     RUN(a_listener_accepts_what_is_there);
     RUN(two_readers_and_a_writer_all_go_on);
