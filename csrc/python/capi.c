@@ -154,6 +154,7 @@ future_to_object(struct pyasync_c_future *future,
 /* What stands behind the done callback of a task: in a capsule, so that it is told also when the
  * task goes without having ended. */
 struct spawned {
+    struct pacpy_state *st;
     void (*done)(void *data, PyObject *result); /* NULL: it was called */
     void *data;
 };
@@ -202,7 +203,7 @@ spawned_done(PyObject *capsule, PyObject *task)
 {
     struct spawned *s = PyCapsule_GetPointer(capsule, spawned_name);
     if (s->done != NULL) {
-        PyObject *result = PyObject_CallMethod(task, "result", NULL);
+        PyObject *result = PyObject_CallMethodNoArgs(task, s->st->str_result);
         spawned_tell(s, result);
         Py_XDECREF(result);
     }
@@ -212,12 +213,13 @@ spawned_done(PyObject *capsule, PyObject *task)
 static PyMethodDef spawned_done_def = {"pyasync_c_spawned", spawned_done, METH_O, NULL};
 
 static PyObject *
-spawned_callback(struct spawned **s)
+spawned_callback(struct pacpy_state *st, struct spawned **s)
 {
     *s = PyMem_Malloc(sizeof **s);
     if (*s == NULL) {
         return PyErr_NoMemory();
     }
+    (*s)->st = st;
     (*s)->done = NULL;
     PyObject *capsule = PyCapsule_New(*s, spawned_name, spawned_free);
     if (capsule == NULL) {
@@ -245,7 +247,7 @@ spawn(PyObject *awaitable, void (*done)(void *data, PyObject *result), void *dat
         return NULL;
     }
     struct spawned *s;
-    PyObject *callback = spawned_callback(&s);
+    PyObject *callback = spawned_callback(st, &s);
     if (callback == NULL) {
         return NULL;
     }

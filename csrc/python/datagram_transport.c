@@ -249,7 +249,7 @@ send_by_method(TransportObject *t, PyObject *data, PyObject *address)
     if (status != PAC_OK) {
         return status;
     }
-    PyObject *sent = PyObject_CallMethod(t->sock, "sendto", "OO", data, address);
+    PyObject *sent = PyObject_CallMethodObjArgs(t->sock, t->st->str_sendto, data, address, NULL);
     if (sent != NULL) {
         Py_DECREF(sent);
         return PAC_OK;

@@ -28,11 +28,13 @@
 
 struct operation;
 
+#define CALL(name) offsetof(struct pacpy_state, str_##name)
+
 struct kind {
     const char *method;        /* the loop's */
     const char *parameters[3]; /* after the socket */
     int needed;                /* how many of them have no default */
-    const char *call;          /* the socket's own method */
+    size_t call;               /* the socket's own method: where in the state its name stands */
     unsigned direction;
     /* The system call itself, for a plain socket; NULL: always by the method. 1 and a new
      * reference in *value, 0: it would block, -1. */
@@ -139,6 +141,12 @@ native_sendall(OperationObject *self, int fd, PyObject **value)
 
 /* ---- by the socket's method ----------------------------------------------------------------- */
 
+static inline PyObject *
+name_of_method(const OperationObject *self)
+{
+    return *(PyObject **)((char *)self->future.st + self->kind->call);
+}
+
 /* It has raised: 0 if it would block. */
 static int
 blocked_or_raised(void)
@@ -160,7 +168,9 @@ call_send(OperationObject *self, PyObject **value)
         PyObject *from = PyLong_FromSsize_t(self->sent);
         PyObject *slice = from == NULL ? NULL : PySlice_New(from, NULL, NULL);
         PyObject *rest = slice == NULL ? NULL : PyObject_GetItem(whole, slice);
-        PyObject *sent = rest == NULL ? NULL : PyObject_CallMethod(self->socket, "send", "O", rest);
+        PyObject *sent = rest == NULL
+                             ? NULL
+                             : PyObject_CallMethodOneArg(self->socket, name_of_method(self), rest);
         Py_ssize_t n = sent == NULL ? -1 : PyNumber_AsSsize_t(sent, PyExc_OverflowError);
         self->is_over = rest != NULL;
         Py_XDECREF(from);
@@ -192,7 +202,7 @@ make_non_blocking(struct pacpy_state *st, PyObject *accepted)
 static int
 call_method(OperationObject *self, PyObject **value)
 {
-    PyObject *method = PyObject_GetAttrString(self->socket, self->kind->call);
+    PyObject *method = PyObject_GetAttr(self->socket, name_of_method(self));
     if (method == NULL) {
         return -1;
     }
@@ -202,7 +212,7 @@ call_method(OperationObject *self, PyObject **value)
     if (*value == NULL) {
         return blocked_or_raised();
     }
-    if (strcmp(self->kind->call, "accept") == 0 && make_non_blocking(self->future.st, *value) < 0) {
+    if (self->kind->call == CALL(accept) && make_non_blocking(self->future.st, *value) < 0) {
         Py_CLEAR(*value);
         return -1;
     }
@@ -570,25 +580,25 @@ start(PyObject *op, const struct kind *kind, PyObject *const *args, Py_ssize_t n
 /* ---- which there are ------------------------------------------------------------------------ */
 
 static const struct kind sock_recv = {
-    "sock_recv", {"n"}, 1, "recv", PAC_READABLE, native_recv,
+    "sock_recv", {"n"}, 1, CALL(recv), PAC_READABLE, native_recv,
 };
 static const struct kind sock_recv_into = {
-    "sock_recv_into", {"buf"}, 1, "recv_into", PAC_READABLE, native_recv_into,
+    "sock_recv_into", {"buf"}, 1, CALL(recv_into), PAC_READABLE, native_recv_into,
 };
 static const struct kind sock_recvfrom = {
-    "sock_recvfrom", {"bufsize"}, 1, "recvfrom", PAC_READABLE, NULL,
+    "sock_recvfrom", {"bufsize"}, 1, CALL(recvfrom), PAC_READABLE, NULL,
 };
 static const struct kind sock_recvfrom_into = {
-    "sock_recvfrom_into", {"buf", "nbytes"}, 1, "recvfrom_into", PAC_READABLE, NULL,
+    "sock_recvfrom_into", {"buf", "nbytes"}, 1, CALL(recvfrom_into), PAC_READABLE, NULL,
 };
 static const struct kind sock_sendall = {
-    "sock_sendall", {"data"}, 1, "send", PAC_WRITABLE, native_sendall,
+    "sock_sendall", {"data"}, 1, CALL(send), PAC_WRITABLE, native_sendall,
 };
 static const struct kind sock_sendto = {
-    "sock_sendto", {"data", "address"}, 2, "sendto", PAC_WRITABLE, NULL,
+    "sock_sendto", {"data", "address"}, 2, CALL(sendto), PAC_WRITABLE, NULL,
 };
 static const struct kind sock_accept = {
-    "sock_accept", {NULL}, 0, "accept", PAC_READABLE, NULL,
+    "sock_accept", {NULL}, 0, CALL(accept), PAC_READABLE, NULL,
 };
 
 const char pacpy_loop_sock_recv_doc[] = "sock_recv(sock, n): up to n bytes, b'' at the end.";

@@ -141,6 +141,7 @@
     X(_paused)                  \
     X(_run_once)                \
     X(_selector)                \
+    X(_ssl_buffer_view)         \
     X(_ssl_protocol)            \
     X(_sslobj)                  \
     X(_start_shutdown)          \
@@ -148,6 +149,7 @@
     X(_transport)               \
     X(_transports)              \
     X(_waiter)                  \
+    X(accept)                   \
     X(add_done_callback)        \
     X(add_reader)               \
     X(buffer_updated)           \
@@ -159,6 +161,7 @@
     X(connection_lost)          \
     X(connection_made)          \
     X(context)                  \
+    X(coroutine_of)             \
     X(cr_await)                 \
     X(cr_suspended)             \
     X(create_future)            \
@@ -175,24 +178,33 @@
     X(join)                     \
     X(msg)                      \
     X(name)                     \
+    X(pause_reading)            \
     X(pause_writing)            \
     X(peername)                 \
     X(pending)                  \
     X(pipe)                     \
     X(poll)                     \
     X(read)                     \
+    X(recv)                     \
+    X(recv_into)                \
+    X(recvfrom)                 \
+    X(recvfrom_into)            \
     X(write)                    \
     X(release)                  \
     X(remove_done_callback)     \
     X(remove_reader)            \
     X(result)                   \
+    X(resume_reading)           \
     X(resume_writing)           \
     X(run_forever)              \
     X(run_until_complete)       \
+    X(send)                     \
+    X(sendto)                   \
     X(set_result)               \
     X(setblocking)              \
     X(socket)                   \
     X(sockname)                 \
+    X(spawn_on_running_loop)    \
     X(throw)                    \
     X(time)                     \
     X(_stuck)                   \

@@ -37,7 +37,7 @@ was_shortened(struct pacpy_state *st, PyObject *state, Py_ssize_t length)
     if (paused == 0 && length <= limit) {
         PyObject *transport = Py_XNewRef(pacpy_stream_get(state, st->str__transport));
         paused = transport == NULL ? -1 : PyDict_SetItem(state, st->str__paused, Py_False);
-        paused = paused < 0 ? -1 : pacpy_stream_call(transport, "resume_reading");
+        paused = paused < 0 ? -1 : pacpy_stream_call(transport, st->str_resume_reading);
         Py_XDECREF(transport);
     }
     return paused;
@@ -216,7 +216,7 @@ begin_to_wait(StreamReadObject *self, PyObject *state)
     if (paused > 0) {
         PyObject *transport = Py_XNewRef(pacpy_stream_get(state, st->str__transport));
         paused = transport == NULL ? -1 : PyDict_SetItem(state, st->str__paused, Py_False);
-        paused = paused < 0 ? -1 : pacpy_stream_call(transport, "resume_reading");
+        paused = paused < 0 ? -1 : pacpy_stream_call(transport, st->str_resume_reading);
         Py_XDECREF(transport);
     }
     if (paused < 0) {

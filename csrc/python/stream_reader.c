@@ -48,7 +48,7 @@ pause_transport(struct pacpy_state *st, PyObject *state)
         return transport == NULL ? -1 : 0;
     }
     Py_INCREF(transport);
-    int result = pacpy_stream_call(transport, "pause_reading");
+    int result = pacpy_stream_call(transport, st->str_pause_reading);
     if (result == 0) {
         result = PyDict_SetItem(state, st->str__paused, Py_True);
     }

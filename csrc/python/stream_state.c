@@ -99,9 +99,9 @@ pacpy_stream_limit(struct pacpy_state *st, PyObject *state, Py_ssize_t *limit)
 }
 
 int
-pacpy_stream_call(PyObject *object, const char *method)
+pacpy_stream_call(PyObject *object, PyObject *method)
 {
-    PyObject *done = PyObject_CallMethod(object, method, NULL);
+    PyObject *done = PyObject_CallMethodNoArgs(object, method);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
 }

@@ -35,6 +35,6 @@ PyObject *pacpy_stream_take_whole(struct pacpy_state *st, PyObject *state);
 int pacpy_stream_limit(struct pacpy_state *st, PyObject *state, Py_ssize_t *limit);
 
 /* Call a method without arguments: 0, or -1 and an exception. */
-int pacpy_stream_call(PyObject *object, const char *method);
+int pacpy_stream_call(PyObject *object, PyObject *method);
 
 #endif

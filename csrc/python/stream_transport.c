@@ -33,7 +33,7 @@ tell_empty_waiter(TransportObject *t, PyObject *exc)
     PyObject *is_done = PyObject_CallMethodNoArgs(waiter, t->st->str_done);
     PyObject *done = is_done;
     if (is_done == Py_False) {
-        done = exc == NULL ? PyObject_CallMethod(waiter, "set_result", "O", Py_None)
+        done = exc == NULL ? PyObject_CallMethodOneArg(waiter, t->st->str_set_result, Py_None)
                            : PyObject_CallMethod(waiter, "set_exception", "O", exc);
         Py_DECREF(is_done);
     }

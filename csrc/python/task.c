@@ -746,13 +746,13 @@ pacpy_task_spawn(LoopObject *loop, PyObject *coroutine, PyObject *name, PyObject
 
 /* ---- module functions ----------------------------------------------------------------------- */
 
-/* spawn on a loop that is not ours: loop.create_task(coroutine, name=, context=). */
+/* spawn on a loop that is not ours, or has a task factory: loop.create_task(coroutine, ...). */
 static PyObject *
-spawn_on_foreign_loop(struct pacpy_state *st, PyObject *coroutine, PyObject *name,
-                      PyObject *context)
+spawn_by_loop(struct pacpy_state *st, PyObject *coroutine, PyObject *name, PyObject *context)
 {
-    return PyObject_CallMethod(st->asyncio_support, "spawn_on_running_loop", "OOO", coroutine,
-                               name == NULL ? Py_None : name, context == NULL ? Py_None : context);
+    return PyObject_CallMethodObjArgs(st->asyncio_support, st->str_spawn_on_running_loop, coroutine,
+                                      name == NULL ? Py_None : name,
+                                      context == NULL ? Py_None : context, NULL);
 }
 
 /* `aw` as a coroutine that was not started: a new reference, or NULL. */
@@ -768,7 +768,7 @@ coroutine_for_spawn(struct pacpy_state *st, PyObject *aw)
         }
         return Py_NewRef(aw);
     }
-    return PyObject_CallMethod(st->asyncio_support, "coroutine_of", "O", aw);
+    return PyObject_CallMethodOneArg(st->asyncio_support, st->str_coroutine_of, aw);
 }
 
 /* Close a coroutine that will not run, keeping the exception that is set. */
@@ -793,16 +793,9 @@ spawn_awaitable(struct pacpy_state *st, PyObject *aw, PyObject *name, PyObject *
         return NULL;
     }
     LoopObject *loop = pacpy_running_loop;
-    PyObject *task;
-    if (loop == NULL) {
-        task = spawn_on_foreign_loop(st, coroutine, name, context);
-    }
-    else if (loop->task_factory == NULL || loop->task_factory == Py_None) {
-        task = pacpy_task_spawn(loop, coroutine, name, context);
-    }
-    else {
-        task = spawn_on_foreign_loop(st, coroutine, name, context);
-    }
+    bool is_ours = loop != NULL && (loop->task_factory == NULL || loop->task_factory == Py_None);
+    PyObject *task = is_ours ? pacpy_task_spawn(loop, coroutine, name, context)
+                             : spawn_by_loop(st, coroutine, name, context);
     if (task == NULL && (closes || coroutine != aw)) {
         close_refused(st, coroutine);
     }

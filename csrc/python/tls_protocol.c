@@ -255,7 +255,7 @@ Tls_buffer_updated(PyObject *op, PyObject *nbytes)
     if (count == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    PyObject *buffer = PyObject_GetAttrString(op, "_ssl_buffer_view");
+    PyObject *buffer = PyObject_GetAttr(op, self->st->str__ssl_buffer_view);
     PyObject *part = buffer == NULL ? NULL : PySequence_GetSlice(buffer, 0, count);
     Py_XDECREF(buffer);
     if (part == NULL) {
@@ -425,7 +425,6 @@ static PyType_Spec Tls_spec = {
 static PyObject *
 refuse_data(PyObject *data)
 {
-    const char *name = strrchr(Py_TYPE(data)->tp_name, '.');
     PyErr_Format(PyExc_TypeError, "data: expecting a bytes-like instance, got %s",
                  pacpy_short_name(Py_TYPE(data)));
     return NULL;
