@@ -192,6 +192,47 @@ def test_closing_and_aborting(run):
 
 
 @every_transport
+@pytest.mark.parametrize("abort", [False, True])
+def test_what_is_written_after_closing_holds_nothing_up(run, abort):
+    async def main():
+        read, write = pipe_files()
+        with read:
+            writer, said = await writing(write)
+            writer.write(bytes(100_000))
+            writer.close()
+            writer.write(b"too late")
+            if abort:
+                writer.abort()
+                assert await asyncio.wait_for(said.lost, 30) is None
+            received = 0
+            os.set_blocking(read.fileno(), False)
+            while (chunk := read.read(65536)) != b"":
+                received += len(chunk or b"")
+                await asyncio.sleep(0.001)
+            assert (received == 100_000) is not abort
+            assert await asyncio.wait_for(said.lost, 30) is None
+
+    run(main())
+
+
+@every_transport
+def test_the_end_comes_in_call_soon_order(run):
+    class Asks(Recorder):
+        def eof_received(self):
+            self.note("eof")
+            asyncio.get_running_loop().call_soon(self.note, "soon")
+
+    async def main():
+        read, write = pipe_files()
+        _, heard = await reading(read, Asks)
+        write.close()
+        await heard.until(lambda: "soon" in heard.calls and "lost" in heard.calls)
+        assert heard.calls == ["made", "eof", "lost", "soon"]
+
+    run(main())
+
+
+@every_transport
 def test_paused_and_resumed(run):
     async def main():
         read, write = pipe_files()

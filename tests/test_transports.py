@@ -161,6 +161,17 @@ def test_extra_info(run):
     run(main)
 
 
+def test_the_socket_is_still_known_once_it_is_closed(run):
+    async def main():
+        async with connected() as (transport, protocol, _):
+            transport.close()
+            await protocol.lost
+            await turns()
+            assert transport.get_extra_info("socket").fileno() == -1
+
+    run(main)
+
+
 def test_repr(run):
     async def main():
         async with connected() as (transport, _, peer):

@@ -306,11 +306,11 @@ flush(TransportObject *t)
             break;
         }
     }
-    if (t->sock == NULL || t->conn_lost > 0) {
+    if (t->sock == NULL || t->ending) {
         return;
     }
     pacpy_transport_maybe_resume(t); /* may send more, or abort */
-    if (d->count == 0 && t->closing && t->conn_lost == 0 && t->sock != NULL) {
+    if (d->count == 0 && t->closing && !t->ending && t->sock != NULL) {
         pacpy_transport_lose(t, NULL);
     }
 }
@@ -383,7 +383,7 @@ Datagram_sendto(PyObject *op, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     PyObject *result;
-    if (t->loop == NULL || t->conn_lost > 0) {
+    if (t->loop == NULL || t->ending) {
         result = pacpy_transport_write_to_nobody(t, "socket.send() raised exception.");
     }
 #if PY_VERSION_HEX < 0x030D0000

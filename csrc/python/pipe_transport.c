@@ -24,20 +24,21 @@ pipe_of(TransportObject *t)
 
 /* ---- the reading end ------------------------------------------------------------------------ */
 
-/* asyncio tells the protocol in two turns of the loop; here the second is connection_lost's. */
+/* asyncio tells the protocol in two turns of the loop, which it decides on at once; here the second
+ * is connection_lost's. */
 static void
 read_end(TransportObject *t)
 {
     pacpy_transport_note(t, "%r was closed by peer");
     t->at_eof = t->closing = true;
+    if (pacpy_transport_force_close(t, NULL) < 0) {
+        pacpy_transport_report(t, "close()");
+    }
     PyObject *done = pacpy_transport_call(t, t->st->str_eof_received, NULL);
     if (done == NULL) {
         pacpy_transport_report(t, "eof_received()");
     }
     Py_XDECREF(done);
-    if (t->loop != NULL && pacpy_transport_force_close(t, NULL) < 0) {
-        pacpy_transport_report(t, "close()");
-    }
 }
 
 static PyObject *
@@ -121,7 +122,7 @@ reader_has_gone(const TransportObject *t)
 static bool
 WritePipe_wants_run(TransportObject *t)
 {
-    if (!pac_io_is_open(&t->io) || !t->started || t->conn_lost > 0) {
+    if (!pac_io_is_open(&t->io) || !t->started || t->ending) {
         return false;
     }
     return reader_has_gone(t) ||
@@ -162,7 +163,7 @@ WritePipe_run(TransportObject *t)
         return;
     }
     pacpy_transport_maybe_resume(t); /* may write more, or abort */
-    if (w->pending.size == 0 && t->closing && t->conn_lost == 0 && t->sock != NULL) {
+    if (w->pending.size == 0 && t->closing && !t->ending && t->sock != NULL) {
         pacpy_transport_lose(t, NULL);
     }
 }
@@ -278,7 +279,7 @@ set_pipe(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
     if (t->loop != NULL) {
         pacpy_transport_unwatch(t);
     }
-    t->closing = true;
+    t->closing = t->ending = true;
     t->conn_lost++;
     Py_CLEAR(t->sock);
     return pacpy_transport_settle(t); /* nothing holds it any more */

@@ -93,7 +93,7 @@ flush(TransportObject *t)
         return;
     }
     pacpy_transport_maybe_resume(t); /* may write more, or abort */
-    if (pacpy_stream_of(t)->writer.pending.size == 0 && t->conn_lost == 0 && t->sock != NULL) {
+    if (pacpy_stream_of(t)->writer.pending.size == 0 && !t->ending && t->sock != NULL) {
         all_is_written(t);
     }
 }
@@ -191,7 +191,7 @@ may_write(StreamTransportObject *s, const char *method)
 static bool
 has_ended(const TransportObject *t)
 {
-    return t->conn_lost > 0 || t->loop == NULL;
+    return t->ending || t->loop == NULL;
 }
 
 PyObject *

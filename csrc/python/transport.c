@@ -228,7 +228,7 @@ pacpy_transport_note(TransportObject *t, const char *format)
 static int
 queue_lost(TransportObject *t, PyObject *reason)
 {
-    t->closing = true;
+    t->closing = t->ending = true;
     t->conn_lost++;
     t->lost_reason = Py_XNewRef(reason);
     t->lost_queued = true;
@@ -253,7 +253,7 @@ pacpy_transport_close(TransportObject *t)
 int
 pacpy_transport_force_close(TransportObject *t, PyObject *exc)
 {
-    if (t->conn_lost > 0) {
+    if (t->ending) {
         return 0;
     }
     t->vtable->drop_pending(t);
@@ -288,7 +288,7 @@ pacpy_transport_lose(TransportObject *t, PyObject *reason)
     if (t->sock == NULL) {
         return;
     }
-    t->closing = true;
+    t->closing = t->ending = true;
     t->conn_lost += t->conn_lost == 0;
     if (t->protocol_connected) {
         PyObject *done =
@@ -304,6 +304,9 @@ pacpy_transport_lose(TransportObject *t, PyObject *reason)
     }
     pacpy_transport_unwatch(t);
     t->sock = t->protocol = t->server = NULL;
+    if (!t->vtable->is_pipe) {
+        t->closed_sock = Py_NewRef(sock);
+    }
     if (close_socket(t, sock) < 0) {
         pacpy_transport_report(t, "close()");
     }
@@ -701,6 +704,7 @@ pacpy_transport_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(t->sock);
     Py_VISIT(t->protocol);
     Py_VISIT(t->server);
+    Py_VISIT(t->closed_sock);
     Py_VISIT(t->extra);
     Py_VISIT(t->context);
     Py_VISIT(t->waiter);
@@ -716,12 +720,13 @@ pacpy_transport_clear(PyObject *op)
     if (t->loop != NULL) {
         pacpy_transport_unwatch(t);
     }
-    t->closing = true;
+    t->closing = t->ending = true;
     t->conn_lost++;
     Py_CLEAR(t->dict);
     Py_CLEAR(t->sock);
     Py_CLEAR(t->protocol);
     Py_CLEAR(t->server);
+    Py_CLEAR(t->closed_sock);
     Py_CLEAR(t->waiter);
     Py_CLEAR(t->lost_reason);
     return 0;
@@ -742,7 +747,7 @@ pacpy_transport_finalize(PyObject *op)
         pacpy_transport_unwatch(t);
     }
     PyObject *sock = t->sock, *server = t->server;
-    t->closing = true;
+    t->closing = t->ending = true;
     t->conn_lost++;
     t->sock = t->server = NULL;
     if (sock != NULL && close_socket(t, sock) < 0) {

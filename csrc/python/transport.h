@@ -57,6 +57,7 @@ struct pacpy_transport {
     PyObject *sock;
     PyObject *protocol;
     PyObject *server;      /* or NULL */
+    PyObject *closed_sock; /* what `sock` was, for get_extra_info(), or NULL */
     PyObject *extra;       /* a dict */
     PyObject *context;     /* in which the protocol is called */
     PyObject *waiter;      /* a future to be told that connection_made was called, or NULL */
@@ -66,13 +67,14 @@ struct pacpy_transport {
     struct pac_runnable lost_runnable; /* connection_lost */
     struct pacpy_held held;
     int fd;
-    int conn_lost; /* counts writes after it, as asyncio does */
+    int conn_lost; /* counts writes that come to nothing, as asyncio does */
     Py_ssize_t high_water, low_water;
     bool owns_fd;     /* it is a duplicate of the pipe's, which somebody else watches too */
     bool queued;      /* runnable stands in the queue */
     bool lost_queued; /* lost_runnable does */
     bool started;     /* connection_made was called */
     bool closing;
+    bool ending; /* connection_lost is on its way, or was called */
     bool paused; /* by pause_reading */
     bool at_eof; /* the other side will send no more, and the protocol knows */
     bool protocol_paused;

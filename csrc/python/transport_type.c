@@ -176,9 +176,10 @@ static PyObject *
 whole_extra(TransportObject *t)
 {
     PyObject *extra = Py_NewRef(t->extra);
+    PyObject *sock = t->sock == NULL ? t->closed_sock : t->sock;
     int has = PyDict_Contains(extra, t->st->str_socket);
-    if (has == 0 && t->sock != NULL && !t->vtable->is_pipe) {
-        PyObject *wrapped = PyObject_CallOneArg(t->st->asyncio_TransportSocket, t->sock);
+    if (has == 0 && sock != NULL && !t->vtable->is_pipe) {
+        PyObject *wrapped = PyObject_CallOneArg(t->st->asyncio_TransportSocket, sock);
         has = wrapped == NULL ? -1 : PyDict_SetItem(extra, t->st->str_socket, wrapped);
         Py_XDECREF(wrapped);
     }
