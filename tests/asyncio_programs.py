@@ -7,14 +7,13 @@ So one that tells the loops apart can be cut down (shrink) and printed. Time is 
 
 import asyncio
 import contextvars
-import difflib
 import gc
-import json
 import random
 import selectors
 import sys
 import warnings
 
+import differential
 from helpers import unraisable
 
 import pyasync_c
@@ -24,10 +23,6 @@ ENDS_AFTER_S, ENDINGS = 0.05, 30
 EAGER = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 variable = contextvars.ContextVar("variable", default=0)
-
-
-class Planned(Exception):
-    """What programs raise."""
 
 
 # ── asyncio's loop on a virtual clock ────────────────────────────────────────────────────────
@@ -135,7 +130,7 @@ async def set_result(run, where, n, seconds, m):
 @leaf
 async def set_exception(run, where, n, seconds, m):
     if not run.future(n).done():
-        run.future(n).set_exception(Planned(where))
+        run.future(n).set_exception(differential.Planned(where))
 
 
 @leaf
@@ -325,7 +320,7 @@ async def barrier(run, where, n, seconds, m):
 
 @leaf
 async def raise_(run, where, n, seconds, m):
-    raise Planned(where)
+    raise differential.Planned(where)
 
 
 @leaf
@@ -370,7 +365,7 @@ async def as_completed(run, where, n, seconds, m):
     for next_one in asyncio.as_completed(run.others(n), timeout=seconds if m % 2 else None):
         try:
             results.append(str(await next_one))
-        except Planned as error:
+        except differential.Planned as error:
             results.append(run.told(error))
     return results
 
@@ -675,8 +670,7 @@ def difference(program):
             gc.collect()
     if "RecursionError" in repr([theirs, ours]):
         return []
-    lines = [[repr(line) for part in said for line in part] for said in (theirs, ours)]
-    return list(difflib.unified_diff(*lines, "asyncio's loop", "ours", n=4, lineterm=""))
+    return differential.lines_that_differ(theirs, ours)
 
 
 def places(block, path):
@@ -694,16 +688,9 @@ def places(block, path):
 def shorter(program):
     """Each program that lacks one thing of this one."""
     for i, block in enumerate(program["tasks"]):
-        for *way, last in [[i], *places(block, [i])]:
-            cut = json.loads(json.dumps(program))
-            node = cut["tasks"]
-            for index in way:
-                node = node[index]
-            del node[last]
-            yield cut
+        for way in [[i], *places(block, [i])]:
+            yield differential.without(program, "tasks", *way)
 
 
 def shrink(program):
-    """The shortest that still tells the loops apart, by leaving out one thing after the other."""
-    found = next((cut for cut in shorter(program) if difference(cut)), None)
-    return program if found is None else shrink(found)
+    return differential.shrink(program, shorter, difference)

@@ -1,25 +1,16 @@
 """Programs in asyncio's words do the same on our loop: the same trace, step by step."""
 
-import json
-import os
-
 import asyncio_programs
+import differential
 import pytest
 
-FIRST = int(os.environ.get("PAC_FIRST", "0"))
-PROGRAMS = int(os.environ.get("PAC_PROGRAMS", "2000"))
-GROUP = 50
+PROGRAMS = differential.programs(2000)
 
 
-@pytest.mark.timeout(max(120, PROGRAMS))
-@pytest.mark.parametrize("first", range(FIRST, FIRST + PROGRAMS, GROUP))
-def test_our_loop_does_as_asyncios(first):
-    for seed in range(first, min(first + GROUP, FIRST + PROGRAMS)):
-        program = asyncio_programs.make_program(seed)
-        if asyncio_programs.difference(program):
-            program = asyncio_programs.shrink(program)
-            lines = "\n".join(asyncio_programs.difference(program))
-            pytest.fail(f"program {seed}, cut down: {json.dumps(program)}\n{lines}")
+@pytest.mark.timeout(differential.timeout(PROGRAMS))
+@pytest.mark.parametrize("seeds", PROGRAMS, ids=str)
+def test_our_loop_does_as_asyncios(seeds):
+    differential.check(asyncio_programs, seeds)
 
 
 def test_a_difference_is_noticed_and_cut_down(monkeypatch):

@@ -1,0 +1,48 @@
+"""Transports do on our loop what asyncio's do on asyncio's: protocols are called with the same, in
+the same order, and the same bytes come out at the other end."""
+
+import differential
+import pytest
+import transport_programs
+
+import pyasync_c
+
+PROGRAMS = differential.programs(500)
+
+
+@pytest.mark.timeout(differential.timeout(PROGRAMS))
+@pytest.mark.parametrize("seeds", PROGRAMS, ids=str)
+def test_our_transports_do_as_asyncios(seeds):
+    differential.check(transport_programs, seeds)
+
+
+@pytest.mark.parametrize("kind", transport_programs.KINDS)
+def test_a_difference_is_noticed_and_cut_down(monkeypatch, kind):
+    program = transport_programs.make_program(1)
+    script = {"connection_made": [[["call_soon", 1]]]}
+    program["protocols"] = [{"buffer": 0, "keeps_open": None, "script": script}] * 2
+    program |= {"kind": kind, "steps": [[["extra_info", 0], ["look", 0]], [["call_soon", 5]]]}
+    assert transport_programs.difference(program) == []
+
+    def look(run, n):
+        return isinstance(run.loop, pyasync_c.EventLoop)
+
+    monkeypatch.setitem(transport_programs.actions, "look", look)
+    cut = transport_programs.shrink(program)
+    assert cut["steps"] == [[["look", 0]]]
+    assert [protocol["script"] for protocol in cut["protocols"]] == [{}]
+    assert any(line.startswith("+") for line in transport_programs.difference(cut))
+
+
+def test_what_programs_come_to():
+    """All kinds of transports, and all that a protocol can be called with."""
+    seen = set()
+    for seed in range(300):
+        program = transport_programs.make_program(seed)
+        for name, *_ in transport_programs.play(program, pyasync_c.new_event_loop)[0]:
+            seen.add((program["kind"], name))
+    for kind in ("tcp", "unix", "tls"):
+        for name in ("data", "eof_received", "connection_lost", "handler", "the peer receives"):
+            assert (kind, name) in seen
+    assert {kind for kind, name in seen if name == "pause_writing"} >= {"unix", "tls", "write pipe"}
+    assert ("unix streams", "awaited") in seen and ("read pipe", "eof_received") in seen
