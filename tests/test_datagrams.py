@@ -9,7 +9,7 @@ import warnings
 import weakref
 
 import pytest
-from helpers import collect, every_transport, open_fds, run_asyncio, run_standard, turns
+from helpers import LOOPS, collect, every_transport, open_fds, run_asyncio, run_standard, turns
 
 import pyasync_c
 
@@ -251,6 +251,33 @@ def test_callbacks_that_raise(run):
             assert await heard.lost is None
 
     run(main())
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_an_exit_leaves_what_comes_after_it(new_loop):
+    class Leaves(Recorder):
+        def datagram_received(self, data, address):
+            super().datagram_received(data, address)
+            raise SystemExit(len(self.received))
+
+    async def connect(sock):
+        return await loop.create_datagram_endpoint(Leaves, sock=sock)
+
+    loop = new_loop()
+    ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with peer:
+        transport, protocol = loop.run_until_complete(connect(ours))
+        for _ in range(3):
+            peer.send(b"x")
+        limit = loop.call_later(30, loop.stop)
+        for n in 1, 2, 3:
+            with pytest.raises(SystemExit) as left:
+                loop.run_forever()
+            assert left.value.code == n == len(protocol.received)
+        limit.cancel()
+        transport.close()
+        loop.run_until_complete(protocol.lost)
+    loop.close()
 
 
 @every_transport

@@ -413,8 +413,8 @@ static void
 Datagram_run(TransportObject *t)
 {
     for (int i = 0; i < TURN_MAX && t->loop != NULL && pacpy_transport_reads(t); i++) {
-        if (!receive_one(t)) {
-            break;
+        if (!receive_one(t) || t->loop == NULL || t->loop->raised != NULL) {
+            break; /* the rest when the loop runs again, if it does */
         }
     }
     if (t->loop != NULL && datagram_of(t)->count > 0 && pac_io_is_ready(&t->io, PAC_WRITABLE)) {
