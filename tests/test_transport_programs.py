@@ -7,7 +7,7 @@ import transport_programs
 
 import pyasync_c
 
-PROGRAMS = differential.programs(500)
+PROGRAMS = differential.programs(400)
 
 
 @pytest.mark.timeout(differential.timeout(PROGRAMS))
@@ -37,7 +37,7 @@ def test_a_difference_is_noticed_and_cut_down(monkeypatch, kind):
 def test_what_programs_come_to():
     """All kinds of transports, and all that a protocol can be called with."""
     seen = set()
-    for seed in range(300):
+    for seed in range(150):
         program = transport_programs.make_program(seed)
         for name, *_ in transport_programs.play(program, pyasync_c.new_event_loop)[0]:
             seen.add((program["kind"], name))

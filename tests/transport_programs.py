@@ -33,7 +33,9 @@ import pyasync_c
 MUCH = 1 << 20  # more than any of these takes at once
 PATTERN = bytes(i % 251 for i in range(251)) * (16 * MUCH // 251)
 STILL = 4  # turns without an event, after which none comes any more
-LIMITS = [{}, {"high": 0}, {"high": 10, "low": 5}, {"high": 1000}, {"low": 10}, {"high": 1 << 30}]
+# No low one is reached before all of MUCH has gone, or nearly so: how much goes at a time is chance.
+HIGHEST = {"high": 1 << 30, "low": 1000}
+LIMITS = [{}, {"high": 0}, {"high": 10, "low": 5}, {"high": 1000}, {"low": 10}, HIGHEST]
 SEPARATORS = [b"\x05", b"\x10\x11", b"\xff"]
 WRONG_LIMITS = [{"high": 1, "low": 2}, {"low": -1}]
 
