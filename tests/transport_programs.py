@@ -33,7 +33,7 @@ import pyasync_c
 MUCH = 1 << 20  # more than any of these takes at once
 PATTERN = bytes(i % 251 for i in range(251)) * (16 * MUCH // 251)
 STILL = 4  # turns without an event, after which none comes any more
-# No low one is reached before all of MUCH has gone, or nearly so: how much goes at a time is chance.
+# Of MUCH, no low mark is reached before nearly all has gone: how much goes at a time is chance.
 HIGHEST = {"high": 1 << 30, "low": 1000}
 LIMITS = [{}, {"high": 0}, {"high": 10, "low": 5}, {"high": 1000}, {"low": 10}, HIGHEST]
 SEPARATORS = [b"\x05", b"\x10\x11", b"\xff"]
@@ -224,9 +224,6 @@ def peer_sends(run, n):
     if run.unread() < 100_000 and run.peer.end:
         much = n == 3000 and not run.is_tcp and not run.is_tls and "pipe" not in run.program["kind"]
         return run.peer.send(run.bytes_to_send(n * 10 if much else n))
-
-
-actions["peer_sends, as often as three others"] = peer_sends
 
 
 @action
@@ -444,7 +441,7 @@ class Run:
 
     def __init__(self, program, loop):
         self.program, self.loop = program, loop
-        self.trace, self.reports = [], []
+        self.trace = []
         self.at_eof = self.resumed = False
         self.reader, self.writer, self.tasks = None, None, []
         self.transport, self.lost, self.closed_over_pending = None, False, False
