@@ -366,8 +366,15 @@ def make_program(seed):
         "debug": rng.random() < 0.2,
         "early": make_early(rng, kind),
         "protocols": [make_protocol(rng, kind) for _ in range(rng.choice([1, 1, 2]))],
-        "steps": [make_step(rng, kind) for _ in range(rng.randint(1, 14))],
+        "steps": make_beginning(rng, kind)
+        + [make_step(rng, kind) for _ in range(rng.randint(1, 14))],
     }
+
+
+def make_beginning(rng, kind):
+    """Often what makes a state out of which more can go wrong."""
+    may = [name for name in ("write_much", "pause_reading") if name in KINDS[kind].actions]
+    return [[[rng.choice(may), 0]]] if may and rng.random() < 0.4 else []
 
 
 def make_early(rng, kind):
