@@ -4,9 +4,9 @@
  * interpreter takes apart and drops at once. To make one costs more than all the rest of an await that
  * is ready. So ours are of a type of their own, a StopIteration in all else, and stay warm when they
  * are dropped (state.h). They stay empty: whoever awaits a Permit or one end of a channel counts on
- * it to go as soon as he drops it.
- */
-#include "state.h"
+ * it to go as soon as he drops it. One of Python's own is kept for when there is no memory, as the
+ * future has given its result up by then. */
+#include "frame.h"
 
 typedef struct {
     PyStopIterationObject stop;
@@ -100,6 +100,27 @@ stop_iteration_new(struct pacpy_state *st)
     return (PyObject *)self;
 }
 
+/* One to put a value into: a new reference; NULL and MemoryError. */
+static PyObject *
+stop_iteration(struct pacpy_state *st)
+{
+    PyObject *stop = pacpy_freelist_take_warm(&st->stop_iteration_free);
+    if (PAC_LIKELY(stop != NULL)) {
+        return stop;
+    }
+    PyStopIterationObject *reserve = (PyStopIterationObject *)st->stop_reserve;
+    bool has_reserve = Py_REFCNT(reserve) == 1 && is_plain(reserve);
+    if (has_reserve) {
+        Py_XSETREF(reserve->value, Py_NewRef(Py_None)); /* of the last time that it was needed */
+    }
+    stop = stop_iteration_new(st);
+    if (stop == NULL && has_reserve) {
+        PyErr_Clear();
+        stop = Py_NewRef((PyObject *)reserve);
+    }
+    return stop;
+}
+
 PyObject *
 pacpy_return_from_await(struct pacpy_state *st, PyObject *value)
 {
@@ -107,13 +128,14 @@ pacpy_return_from_await(struct pacpy_state *st, PyObject *value)
         Py_DECREF(value);
         return NULL;
     }
-    PyObject *stop = pacpy_freelist_take_warm(&st->stop_iteration_free);
-    if (PAC_UNLIKELY(stop == NULL)) {
-        stop = stop_iteration_new(st);
-        if (stop == NULL) {
-            Py_DECREF(value);
-            return NULL;
-        }
+    /* For another loop's await, or an iteration by hand, one of Python's: who catches it may look at
+     * all of it. */
+    PyObject *stop = PAC_LIKELY(pacpy_frame_top != NULL)
+                         ? stop_iteration(st)
+                         : PyObject_CallOneArg(PyExc_StopIteration, value);
+    if (stop == NULL) {
+        Py_DECREF(value);
+        return NULL;
     }
     /* By hand: PyErr_SetObject would take a tuple for arguments, and an exception for itself. */
     Py_XSETREF(((PyStopIterationObject *)stop)->value, value);
@@ -125,5 +147,9 @@ int
 pacpy_await_result_exec(PyObject *module)
 {
     struct pacpy_state *st = pacpy_state_of(module);
+    st->stop_reserve = PyObject_CallNoArgs(PyExc_StopIteration);
+    if (st->stop_reserve == NULL) {
+        return -1;
+    }
     return pacpy_make_type(module, &StopIteration_spec, base_type(), &st->StopIteration_type, NULL);
 }

@@ -360,6 +360,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->pending);
     Py_VISIT(st->suspended);
     Py_VISIT(st->nothing_to_await);
+    Py_VISIT(st->stop_reserve);
     Py_VISIT(st->context_snapshot);
     Py_VISIT(st->context_spare);
     Py_VISIT(st->last_bridge);
@@ -435,6 +436,7 @@ module_free(void *module)
     Py_CLEAR(st->pending);
     Py_CLEAR(st->suspended);
     Py_CLEAR(st->nothing_to_await);
+    Py_CLEAR(st->stop_reserve);
 }
 
 static PyModuleDef_Slot core_slots[] = {

@@ -298,6 +298,7 @@ struct pacpy_state {
     PyObject *pending;   /* the public PENDING */
     PyObject *suspended; /* what a leaf of ours yields to a task of ours: never seen by users */
     PyObject *nothing_to_await; /* future.c: what pacpy_nothing_to_await gives */
+    PyObject *stop_reserve;     /* await_result.c: a StopIteration for when there is no memory */
 #define X(name) PyTypeObject *name##_type;
     PACPY_TYPES(X)
     PACPY_ASYNCIO_TYPES(X)
