@@ -108,16 +108,16 @@ stop_iteration(struct pacpy_state *st)
     if (PAC_LIKELY(stop != NULL)) {
         return stop;
     }
-    PyStopIterationObject *reserve = (PyStopIterationObject *)st->stop_reserve;
-    bool has_reserve = Py_REFCNT(reserve) == 1 && is_plain(reserve);
-    if (has_reserve) {
-        Py_XSETREF(reserve->value, Py_NewRef(Py_None)); /* of the last time that it was needed */
-    }
     stop = stop_iteration_new(st);
-    if (stop == NULL && has_reserve) {
-        PyErr_Clear();
-        stop = Py_NewRef((PyObject *)reserve);
+    PyStopIterationObject *reserve = (PyStopIterationObject *)st->stop_reserve;
+    if (Py_REFCNT(reserve) > 1 || !is_plain(reserve)) {
+        return stop; /* somebody has caught it */
     }
+    if (stop == NULL) {
+        PyErr_Clear();
+        return Py_NewRef((PyObject *)reserve);
+    }
+    Py_XSETREF(reserve->value, Py_NewRef(Py_None)); /* of the last time that it was needed */
     return stop;
 }
 
@@ -137,7 +137,7 @@ pacpy_return_from_await(struct pacpy_state *st, PyObject *value)
         Py_DECREF(value);
         return NULL;
     }
-    /* By hand: PyErr_SetObject would take a tuple for arguments, and an exception for itself. */
+    /* Not by PyErr_SetObject: it would take a tuple for arguments, and an exception for itself. */
     Py_XSETREF(((PyStopIterationObject *)stop)->value, value);
     PyErr_SetRaisedException(stop);
     return NULL;

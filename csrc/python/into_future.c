@@ -303,7 +303,7 @@ PySendResult
 pacpy_throw_into(struct pacpy_state *st, PyObject *iterator, PyObject **result)
 {
     PyObject *exc = PyErr_GetRaisedException();
-    PyObject *throw = NULL;
+    PyObject *throw = NULL; /* asked for only where it may be missing: it would need memory */
     if (!PyCoro_CheckExact(iterator) && !PyGen_CheckExact(iterator)) {
         throw = PyObject_GetAttr(iterator, st->str_throw);
         if (throw == NULL) {

@@ -172,7 +172,7 @@ JoinNext_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
     struct pac_waker waker = pac_waiter_disarm(&self->waiter);
     struct pac_list_node *node = pac_list_pop_front(&set->ended);
     give_claim_up(self);
-    *value = NULL;
+    *value = node == NULL && !self->is_step ? Py_NewRef(Py_None) : NULL;
     if (node != NULL) {
         set->ended_count--;
         *value = free_member(PAC_LIST_ENTRY(node, struct member, node));
@@ -182,14 +182,10 @@ JoinNext_poll(FutureObject *f, struct pac_context *cx, PyObject **value)
     }
     pac_waker_drop(&waker);
     pac_waker_drop(&spare);
-    if (node != NULL) {
-        return 1;
-    }
-    if (self->is_step) {
+    if (*value == NULL) {
         PyErr_SetNone(PyExc_StopAsyncIteration);
         return -1;
     }
-    *value = Py_NewRef(Py_None);
     return 1;
 }
 

@@ -279,8 +279,7 @@ set_pipe(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
     if (t->loop != NULL) {
         pacpy_transport_unwatch(t);
     }
-    t->closing = t->ending = true;
-    t->conn_lost++;
+    pacpy_transport_note_end(t);
     Py_CLEAR(t->sock);
     return pacpy_transport_settle(t); /* nothing holds it any more */
 }

@@ -228,8 +228,7 @@ pacpy_transport_note(TransportObject *t, const char *format)
 static int
 queue_lost(TransportObject *t, PyObject *reason)
 {
-    t->closing = t->ending = true;
-    t->conn_lost++;
+    pacpy_transport_note_end(t);
     t->lost_reason = Py_XNewRef(reason);
     t->lost_queued = true;
     int queued = pacpy_loop_queue(t->loop, &t->lost_runnable);
@@ -720,8 +719,7 @@ pacpy_transport_clear(PyObject *op)
     if (t->loop != NULL) {
         pacpy_transport_unwatch(t);
     }
-    t->closing = t->ending = true;
-    t->conn_lost++;
+    pacpy_transport_note_end(t);
     Py_CLEAR(t->dict);
     Py_CLEAR(t->sock);
     Py_CLEAR(t->protocol);
@@ -747,8 +745,7 @@ pacpy_transport_finalize(PyObject *op)
         pacpy_transport_unwatch(t);
     }
     PyObject *sock = t->sock, *server = t->server;
-    t->closing = t->ending = true;
-    t->conn_lost++;
+    pacpy_transport_note_end(t);
     t->sock = t->server = NULL;
     if (sock != NULL && close_socket(t, sock) < 0) {
         PyErr_WriteUnraisable(op);

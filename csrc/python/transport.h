@@ -84,6 +84,14 @@ struct pacpy_transport {
 
 /* ---- making, ending ------------------------------------------------------------------------- */
 
+/* Nothing is written from now on: connection_lost is on its way, or nobody is left to be told. */
+static inline void
+pacpy_transport_note_end(TransportObject *t)
+{
+    t->closing = t->ending = true;
+    t->conn_lost++;
+}
+
 /* The shared part of a fresh object, zeroed behind its header: takes `sock` on, registers it and
  * queues connection_made. `server`, `waiter` and `extra` may be NULL or None. 0, or -1 and an
  * exception with nothing registered. */
